@@ -1,0 +1,253 @@
+//! Which bytes of an engine's memory belong where in a section: strided runs for one layer, and a base per layer.
+//!
+//! A section holds `[token][head][dim]` of one layer's K or V. All layers of a chunk have the same runs, so a plan holds them once
+//! and adds per-layer bases: O(blocks + layers), however many elements it moves.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::{Axis, Error, Geometry, Result, Split, TensorKind};
+
+/// One dim of a nest: how often it repeats, and how far each repetition steps, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NestDim {
+    /// Repetitions.
+    pub count: u32,
+    /// Bytes between repetitions in the engine's memory.
+    pub device_stride: u64,
+    /// Bytes between repetitions in the section.
+    pub section_stride: u64,
+}
+
+/// A contiguous run repeated over nested dims, outermost first.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Nest {
+    /// Bytes of one contiguous run.
+    pub run_bytes: u64,
+    /// The repetitions.
+    pub dims: Vec<NestDim>,
+}
+
+/// A nest at its place: the runs of one block's tokens (or of a part of them).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StridedRun {
+    /// Byte offset from the tensor's base.
+    pub device: u64,
+    /// Byte offset from the section's start.
+    pub section: u64,
+    /// Index into [`LayerPlan::nests`].
+    pub nest: u32,
+}
+
+/// The strided runs of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+struct KindPlan {
+    nests: Vec<Nest>,
+    runs: Vec<StridedRun>,
+    section_bytes: u64,
+}
+
+/// One layer's strided runs for a range of tokens and heads: the same for every layer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LayerPlan {
+    key: KindPlan,
+    value: KindPlan,
+}
+
+/// One section of a transfer: which tensor, and where its bytes lie in the staging buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SectionPlace {
+    /// Index of the registered region.
+    pub region: u32,
+    /// Byte offset of the tensor's base in the region.
+    pub device: u64,
+    /// Byte offset of the section in the staging buffer.
+    pub staging: u64,
+    /// K or V.
+    pub kind: TensorKind,
+}
+
+/// What one device call moves: some sections, all with one plan. Every byte that it names is inside the geometry's regions.
+#[derive(Debug, Clone)]
+pub struct Transfer {
+    /// The runs of each section.
+    pub plan: Arc<LayerPlan>,
+    /// The sections.
+    pub sections: Vec<SectionPlace>,
+}
+
+impl LayerPlan {
+    /// Plans `tokens` of a sequence whose `i`-th block of tokens is in block `blocks[i]`, for `heads` of the model.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for no tokens, heads of another rank, a block id out of range, or too few block ids.
+    pub fn new(geometry: &Geometry, blocks: &[u32], tokens: Range<u32>, heads: Range<u32>) -> Result<Self> {
+        if heads.start < geometry.heads.start || heads.end > geometry.heads.end || heads.is_empty() {
+            return Err(Error::invalid(format!(
+                "heads {heads:?} are not among the rank's heads {:?}",
+                geometry.heads
+            )));
+        }
+        if tokens.is_empty() {
+            return Err(Error::invalid(format!("tokens {tokens:?} are none")));
+        }
+        let per_block = geometry.block_tokens;
+        let last = tokens.end.div_ceil(per_block) as usize;
+        let Some(used) = blocks.get((tokens.start / per_block) as usize..last) else {
+            return Err(Error::invalid(format!(
+                "tokens {tokens:?} need {last} blocks of {per_block} tokens, but {} block ids were given",
+                blocks.len()
+            )));
+        };
+        if let Some(id) = used.iter().find(|id| **id >= geometry.blocks) {
+            return Err(Error::invalid(format!(
+                "block id {id}: the geometry has {} blocks",
+                geometry.blocks
+            )));
+        }
+        let local = heads.start - geometry.heads.start..heads.end - geometry.heads.start;
+        let plan = |kind| KindPlan::new(geometry, kind, used, &tokens, &local);
+        Ok(Self { key: plan(TensorKind::Key), value: plan(TensorKind::Value) })
+    }
+
+    /// Bytes of one section.
+    pub fn section_bytes(&self, kind: TensorKind) -> u64 {
+        self.kind(kind).section_bytes
+    }
+
+    /// The strided runs of one kind.
+    pub fn runs(&self, kind: TensorKind) -> &[StridedRun] {
+        &self.kind(kind).runs
+    }
+
+    /// The nests that the runs of one kind refer to.
+    pub fn nests(&self, kind: TensorKind) -> &[Nest] {
+        &self.kind(kind).nests
+    }
+
+    /// Calls `copy(device offset from the tensor's base, offset in the section, bytes)` for every contiguous run of one kind.
+    pub fn for_each_run(&self, kind: TensorKind, mut copy: impl FnMut(u64, u64, u64)) {
+        let plan = self.kind(kind);
+        for run in &plan.runs {
+            if let Some(nest) = plan.nests.get(run.nest as usize) {
+                walk(&nest.dims, run.device, run.section, nest.run_bytes, &mut copy);
+            }
+        }
+    }
+
+    fn kind(&self, kind: TensorKind) -> &KindPlan {
+        match kind {
+            TensorKind::Key => &self.key,
+            TensorKind::Value => &self.value,
+        }
+    }
+}
+
+/// Visits a nest, outermost dim first.
+fn walk(dims: &[NestDim], device: u64, section: u64, bytes: u64, copy: &mut impl FnMut(u64, u64, u64)) {
+    let Some((dim, inner)) = dims.split_first() else {
+        return copy(device, section, bytes);
+    };
+    for i in 0..u64::from(dim.count) {
+        walk(inner, device + i * dim.device_stride, section + i * dim.section_stride, bytes, copy);
+    }
+}
+
+impl KindPlan {
+    /// `blocks` are those that hold `tokens`; `heads` count from the rank's first.
+    fn new(
+        geometry: &Geometry,
+        kind: TensorKind,
+        blocks: &[u32],
+        tokens: &Range<u32>,
+        heads: &Range<u32>,
+    ) -> Self {
+        let bytes = u64::from(geometry.dtype.bytes());
+        let dim = geometry.dim(kind);
+        let paging = geometry.paging(kind);
+        let head_count = heads.end - heads.start;
+        let head_bytes = u64::from(dim) * bytes;
+        let token_bytes = u64::from(head_count) * head_bytes;
+        let mut plan =
+            Self { section_bytes: u64::from(tokens.end - tokens.start) * token_bytes, ..Self::default() };
+        let first = tokens.start / geometry.block_tokens * geometry.block_tokens;
+        for (&id, start) in blocks.iter().zip((first..).step_by(geometry.block_tokens as usize)) {
+            let within =
+                tokens.start.max(start) - start..tokens.end.min(start + geometry.block_tokens) - start;
+            for piece in pieces(&paging.token, within) {
+                for group in pieces(&paging.head, heads.clone()) {
+                    let mut dims = Vec::with_capacity(6);
+                    axis_dims(&mut dims, &paging.token, piece.end - piece.start, bytes, token_bytes);
+                    axis_dims(&mut dims, &paging.head, group.end - group.start, bytes, head_bytes);
+                    axis_dims(&mut dims, &paging.dim, dim, bytes, bytes);
+                    let nest = plan.intern(coalesce(dims, bytes));
+                    let device = paging.offset(id, piece.start, group.start, 0) * bytes;
+                    let section = u64::from(start + piece.start - tokens.start) * token_bytes
+                        + u64::from(group.start - heads.start) * head_bytes;
+                    plan.runs.push(StridedRun { device, section, nest });
+                }
+            }
+        }
+        plan
+    }
+
+    /// Index of a nest, which is stored once: whole blocks all have the same.
+    fn intern(&mut self, nest: Nest) -> u32 {
+        let known = self.nests.iter().position(|other| *other == nest);
+        let index = known.unwrap_or_else(|| {
+            self.nests.push(nest);
+            self.nests.len() - 1
+        });
+        u32::try_from(index).unwrap_or(u32::MAX)
+    }
+}
+
+/// Cuts a range of token offsets so that each piece is regular under the axis's split: it lies within one group, or is whole groups.
+fn pieces(axis: &Axis, range: Range<u32>) -> Vec<Range<u32>> {
+    let Some(Split { inner, .. }) = axis.split else {
+        return vec![range];
+    };
+    let first_whole = range.start.next_multiple_of(inner).min(range.end);
+    let last_whole = (range.end / inner * inner).max(first_whole);
+    let cuts = [range.start..first_whole, first_whole..last_whole, last_whole..range.end];
+    cuts.into_iter().filter(|piece| !piece.is_empty()).collect()
+}
+
+/// Adds the dims of `count` neighbours along an axis, whose section stride is `section_stride` bytes.
+fn axis_dims(dims: &mut Vec<NestDim>, axis: &Axis, count: u32, bytes: u64, section_stride: u64) {
+    let mut push = |count, device: u64, section_stride| {
+        dims.push(NestDim { count, device_stride: device * bytes, section_stride });
+    };
+    match axis.split {
+        Some(Split { inner, outer_stride }) if count > inner => {
+            push(count / inner, outer_stride, section_stride * u64::from(inner));
+            push(inner, axis.stride, section_stride);
+        }
+        _ => push(count, axis.stride, section_stride),
+    }
+}
+
+/// Drops dims of one, and merges inner dims that are contiguous on both sides into the run and neighbours into each other.
+fn coalesce(dims: Vec<NestDim>, element_bytes: u64) -> Nest {
+    let mut kept: Vec<NestDim> = Vec::with_capacity(dims.len());
+    let mut run_bytes = element_bytes;
+    for dim in dims.into_iter().rev().filter(|dim| dim.count > 1) {
+        if kept.is_empty() && dim.device_stride == run_bytes && dim.section_stride == run_bytes {
+            run_bytes *= u64::from(dim.count);
+            continue;
+        }
+        if let Some(inner) = kept.last_mut() {
+            let (reach, merged) = (u64::from(inner.count), inner.count.checked_mul(dim.count));
+            if let Some(count) = merged
+                && dim.device_stride == inner.device_stride * reach
+                && dim.section_stride == inner.section_stride * reach
+            {
+                inner.count = count;
+                continue;
+            }
+        }
+        kept.push(dim);
+    }
+    kept.reverse();
+    Nest { run_bytes, dims: kept }
+}

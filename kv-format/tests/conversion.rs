@@ -1,0 +1,212 @@
+//! Conversion between any two engines: naive loop, strided-run plan and reference bytes agree.
+
+use kv_format::convert::{SectionRange, Sequence, between, gather, scatter};
+use kv_format::reference::{Engine, Shape, filled, geometry, reference};
+use kv_format::*;
+use proptest::prelude::*;
+
+const TOKENS: u32 = 70;
+
+/// Two random geometries that hold the same layers and heads, and a token range.
+fn pair() -> impl Strategy<Value = (Engine, Engine, std::ops::Range<u32>)> {
+    let dtype = prop::sample::select(vec![Dtype::Bf16, Dtype::F32, Dtype::Int8, Dtype::F16]);
+    (1..3_u32, 0..2_u32, 1..5_u32, prop::sample::select(vec![1, 4, 6, 8]), dtype)
+        .prop_flat_map(|(layers, first, heads, dim, dtype)| {
+            let shape = Shape { layers: first..first + layers, heads: first..first + heads, dim, dtype };
+            (geometry(shape.clone(), TOKENS), geometry(shape, TOKENS), 0..TOKENS, 1..=TOKENS)
+        })
+        .prop_map(|(a, b, start, len)| (a, b, start..(start + len).min(TOKENS)))
+}
+
+fn sections(geometry: &Geometry, tokens: &std::ops::Range<u32>) -> Vec<SectionRange> {
+    let layers = geometry.layers.clone();
+    layers
+        .flat_map(|layer| TensorKind::BOTH.map(|kind| (layer, kind)))
+        .map(|(layer, kind)| SectionRange {
+            layer,
+            kind,
+            tokens: tokens.clone(),
+            heads: geometry.heads.clone(),
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    //= SPEC.md#invariant
+    //= SPEC.md#dtype-unchanged
+    #[test]
+    fn any_engine_gives_the_reference_bytes((a, b, tokens) in pair()) {
+        for (geometry, blocks) in [&a, &b] {
+            let regions = filled(geometry, blocks, TOKENS);
+            let engine = Sequence { geometry, regions: &regions[..], blocks };
+            for range in sections(geometry, &tokens) {
+                prop_assert_eq!(gather(&engine, &range).unwrap(), reference(geometry, &range));
+            }
+        }
+    }
+
+    #[test]
+    fn canonical_to_engine_to_canonical_is_exact_and_touches_nothing_else((a, b, tokens) in pair()) {
+        let (geometry, blocks) = &b;
+        let source = filled(&a.0, &a.1, TOKENS);
+        let mut target: Vec<Vec<u8>> = geometry.regions.iter().map(|len| vec![0xEE; usize::try_from(*len).unwrap()]).collect();
+        between(
+            &Sequence { geometry: &a.0, regions: &source[..], blocks: &a.1 },
+            &mut Sequence { geometry, regions: &mut target[..], blocks },
+            0..TOKENS,
+        ).unwrap();
+        // The whole memory, gaps and unused blocks included, is what an engine that computed the KV itself would have.
+        prop_assert_eq!(&target, &filled(geometry, blocks, TOKENS));
+        for range in sections(geometry, &tokens) {
+            let engine = Sequence { geometry, regions: &target[..], blocks };
+            prop_assert_eq!(gather(&engine, &range).unwrap(), reference(geometry, &range));
+        }
+    }
+
+    #[test]
+    fn a_plan_moves_what_the_naive_loop_moves((a, _, tokens) in pair(), cut in any::<prop::sample::Index>()) {
+        let (geometry, blocks) = &a;
+        let heads = {
+            let first = u32::try_from(cut.index(geometry.heads.len())).unwrap();
+            geometry.heads.start + first..geometry.heads.end
+        };
+        let regions = filled(geometry, blocks, TOKENS);
+        let plan = LayerPlan::new(geometry, blocks, tokens.clone(), heads.clone()).unwrap();
+        for range in sections(geometry, &tokens) {
+            let range = SectionRange { heads: heads.clone(), ..range };
+            let tensor = geometry.tensor(range.layer, range.kind).unwrap();
+            let mut section = vec![0; usize::try_from(plan.section_bytes(range.kind)).unwrap()];
+            let mut written = vec![false; section.len()];
+            plan.for_each_run(range.kind, |device, at, len| {
+                let (from, at) = (usize::try_from(tensor.offset + device).unwrap(), usize::try_from(at).unwrap());
+                let len = usize::try_from(len).unwrap();
+                section[at..at + len].copy_from_slice(&regions[tensor.region as usize][from..from + len]);
+                assert!(!written[at..at + len].iter().any(|w| *w), "a byte of the section is written twice");
+                written[at..at + len].fill(true);
+            });
+            prop_assert_eq!(section, reference(geometry, &range));
+        }
+    }
+}
+
+#[test]
+fn a_plan_is_small_and_its_runs_are_long_where_the_layouts_allow() {
+    let shape = |layout| GeometryParts {
+        dtype: Dtype::Bf16,
+        rope: RopePairing::RotateHalf,
+        layers: 0..2,
+        heads: 0..8,
+        replica: Replica::ONLY,
+        key_dim: 128,
+        value_dim: 128,
+        block_tokens: 128,
+        blocks: 4,
+        key: layout,
+        value: layout,
+        tensors: (0..4).map(|region| TensorBase { region, offset: 0 }).collect(),
+        regions: vec![4 * 128 * 8 * 128 * 2; 4],
+    };
+    let token_major = Geometry::new(shape(PagingLayout::token_major(128, 8, 128))).unwrap();
+    let plan = LayerPlan::new(&token_major, &[2, 0], 0..256, 0..8).unwrap();
+    let mut runs = Vec::new();
+    plan.for_each_run(TensorKind::Key, |device, section, len| runs.push((device, section, len)));
+    let block = 128 * 8 * 128 * 2;
+    assert_eq!(runs, [(2 * block, 0, block), (0, block, block)], "a whole block is one run");
+    let one_head = LayerPlan::new(&token_major, &[2, 0], 0..256, 3..4).unwrap();
+    assert_eq!((one_head.runs(TensorKind::Key).len(), one_head.nests(TensorKind::Key).len()), (2, 1));
+    let x_packed = Geometry::new(shape(PagingLayout::x_packed(128, 8, 128, 8))).unwrap();
+    let plan = LayerPlan::new(&x_packed, &[2, 0], 0..256, 0..8).unwrap();
+    assert_eq!((plan.runs(TensorKind::Value).len(), plan.nests(TensorKind::Value)[0].run_bytes), (2, 16));
+}
+
+#[test]
+fn wrong_descriptions_are_refused() {
+    let (token_major, blocks) = (PagingLayout::token_major(16, 2, 8), 4);
+    let right = GeometryParts {
+        dtype: Dtype::Bf16,
+        rope: RopePairing::RotateHalf,
+        layers: 0..1,
+        heads: 0..2,
+        replica: Replica::ONLY,
+        key_dim: 8,
+        value_dim: 8,
+        block_tokens: 16,
+        blocks,
+        key: token_major,
+        value: token_major,
+        tensors: vec![TensorBase { region: 0, offset: 0 }, TensorBase { region: 1, offset: 0 }],
+        regions: vec![2048, 2048],
+    };
+    let geometry = Geometry::new(right.clone()).unwrap();
+    let wrong = [
+        ("region too short", GeometryParts { regions: vec![2048, 2047], ..right.clone() }),
+        ("no such region", GeometryParts { regions: vec![2048], ..right.clone() }),
+        (
+            "K and V overlap",
+            GeometryParts { tensors: vec![TensorBase { region: 0, offset: 0 }; 2], ..right.clone() },
+        ),
+        (
+            "a tensor is missing",
+            GeometryParts { tensors: vec![TensorBase { region: 0, offset: 0 }], ..right.clone() },
+        ),
+        ("no heads", GeometryParts { heads: 1..1, ..right.clone() }),
+        (
+            "split does not divide",
+            GeometryParts { key: PagingLayout { dim: Axis::split(3, 3, 1), ..token_major }, ..right.clone() },
+        ),
+        (
+            "elements share an address",
+            GeometryParts { key: PagingLayout { head: Axis::strided(4), ..token_major }, ..right.clone() },
+        ),
+        (
+            "stride overflows",
+            GeometryParts {
+                key: PagingLayout { block_stride: u64::MAX / 2, ..token_major },
+                ..right.clone()
+            },
+        ),
+        ("replica out of range", GeometryParts { replica: Replica { index: 1, count: 1 }, ..right.clone() }),
+    ];
+    for (what, parts) in wrong {
+        assert_eq!(Geometry::new(parts).unwrap_err().kind(), ErrorKind::Invalid, "{what}");
+    }
+    // K and V interleaved in one region, [block, K or V, token, head, dim], is fine.
+    let interleaved = PagingLayout { block_stride: 512, ..token_major };
+    let tensors = vec![TensorBase { region: 0, offset: 0 }, TensorBase { region: 0, offset: 512 }];
+    let packed =
+        GeometryParts { key: interleaved, value: interleaved, tensors, regions: vec![4096], ..right };
+    assert!(Geometry::new(packed.clone()).is_ok());
+    // So are several such layers one behind the other, and so are layers that share every block.
+    let base = |offset| TensorBase { region: 0, offset };
+    let layers = GeometryParts { layers: 0..2, regions: vec![8192], ..packed.clone() };
+    let behind = vec![base(0), base(512), base(4096), base(4608)];
+    assert!(Geometry::new(GeometryParts { tensors: behind, ..layers.clone() }).is_ok());
+    let overlapping = vec![base(0), base(512), base(4032), base(4544)];
+    assert!(Geometry::new(GeometryParts { tensors: overlapping, ..layers.clone() }).is_err());
+    let still = PagingLayout { block_stride: 0, ..token_major };
+    let one_block = GeometryParts { blocks: 1, key: still, value: still, ..packed.clone() };
+    assert!(Geometry::new(one_block.clone()).is_ok(), "the stride of a single block does not matter");
+    assert!(Geometry::new(GeometryParts { tensors: vec![base(0), base(8)], ..one_block }).is_err());
+    let wide = PagingLayout { block_stride: 1024, ..token_major };
+    let cross_layer = GeometryParts { key: wide, value: wide, ..layers };
+    let turns = vec![base(0), base(512), base(1024), base(1536)];
+    assert!(Geometry::new(GeometryParts { tensors: turns, ..cross_layer.clone() }).is_ok());
+    let collide = vec![base(0), base(512), base(1024), base(1100)];
+    assert!(Geometry::new(GeometryParts { tensors: collide, ..cross_layer }).is_err());
+
+    for (what, blocks, tokens, heads) in [
+        ("block out of range", vec![0, 4], 0..32, 0..2),
+        ("too few blocks", vec![0], 0..32, 0..2),
+        ("heads of another rank", vec![0, 1], 0..32, 1..3),
+        ("no tokens", vec![0, 1], 5..5, 0..2),
+    ] {
+        let error = LayerPlan::new(&geometry, &blocks, tokens, heads).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{what}");
+    }
+    let range = SectionRange { layer: 0, kind: TensorKind::Key, tokens: 0..16, heads: 0..2 };
+    let mut regions = vec![vec![0; 2048]; 2];
+    let mut engine = Sequence { geometry: &geometry, regions: &mut regions[..], blocks: &[0] };
+    assert!(scatter(&mut engine, &range, &[0; 511]).is_err(), "a section of the wrong length");
+}
