@@ -1,0 +1,166 @@
+//! The transfers of one direction of one device: a bounded queue, and one thread that takes them in order.
+//!
+//! The buffer of a transfer belongs to its job from the moment it is queued. It comes back through a oneshot; if the caller has
+//! dropped the future, the answer has no receiver and the buffer is dropped on the thread, after the last byte was moved. Every job
+//! answers, even one that panics or is never run, so a caller always gets its buffer back.
+
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kv_format::Transfer;
+use kv_memory::HostBuf;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{InFlight, Ticket};
+use crate::{Error, ErrorKind, Fence, Result, TransferRequest};
+
+type Work = Box<dyn FnOnce(&Transfer, &mut HostBuf) -> Result<()> + Send>;
+type Reply = (HostBuf, Result<()>);
+
+/// One thread that runs transfers in the order in which they were first polled.
+///
+/// The thread ends when the queue is dropped and what was queued has run.
+#[derive(Debug)]
+pub struct TransferQueue {
+    jobs: mpsc::Sender<Job>,
+    device: Arc<str>,
+}
+
+impl TransferQueue {
+    /// Starts the thread `name` for `device` (its `Display` stands in errors), with room for `depth` waiting transfers.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) for a depth of zero, [`Unavailable`](ErrorKind::Unavailable) if the system gives no thread.
+    pub fn start(device: &impl Display, name: &str, depth: usize) -> Result<Self> {
+        if depth == 0 {
+            let message = format!("queue {name} has a depth of 0: give room for at least one transfer");
+            return Err(Error::new(ErrorKind::Invalid, device, message));
+        }
+        let (jobs, mut queued) = mpsc::channel::<Job>(depth);
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let run = move || {
+            while let Some(job) = queued.blocking_recv() {
+                job.run();
+            }
+        };
+        thread.spawn(run).map_err(|error| {
+            let message = format!("cannot start thread {name}: raise the limit of threads");
+            Error::new(ErrorKind::Unavailable, device, message).with_source(error)
+        })?;
+        Ok(Self { jobs, device: device.to_string().into() })
+    }
+
+    /// Queues one transfer: the thread waits for its fence, calls `work`, and hands the buffer back.
+    ///
+    /// `work` must check the transfer's bounds before it moves a byte ([`check_bounds`](super::check_bounds)).
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed) if `in_flight` is; [`Timeout`](ErrorKind::Timeout) if the fence was not reached in time;
+    /// [`DeviceLost`](ErrorKind::DeviceLost) if the fence or `work` panicked; what the fence and `work` return.
+    ///
+    /// # Cancel safety
+    /// Dropped while it waits for a place in the queue, it moves nothing; dropped later, the transfer runs to its end and keeps its
+    /// buffer until then.
+    pub async fn run(
+        &self,
+        in_flight: &Arc<InFlight>,
+        request: TransferRequest,
+        work: impl FnOnce(&Transfer, &mut HostBuf) -> Result<()> + Send + 'static,
+    ) -> (HostBuf, Result<()>) {
+        let Some(ticket) = in_flight.begin() else {
+            let message = "the registered memory was closed: register it again";
+            return (request.staging, Err(Error::new(ErrorKind::Closed, &self.device, message)));
+        };
+        // Declared after the ticket, so dropped before it: what a future that is dropped here held is back when `quiesce` returns.
+        let (request, work) = (request, Box::new(work));
+        let Ok(place) = self.jobs.reserve().await else {
+            let message = "the device's thread is gone: open the device again";
+            return (request.staging, Err(Error::new(ErrorKind::DeviceLost, &self.device, message)));
+        };
+        let (to, reply) = oneshot::channel();
+        place.send(Job {
+            work,
+            transfer: request.transfer,
+            after: request.after,
+            fence_timeout: request.fence_timeout,
+            answer: Answer { parts: Some((to, request.staging)), device: Arc::clone(&self.device) },
+            ticket,
+        });
+        match reply.await {
+            Ok(reply) => reply,
+            Err(_) => unreachable!("a job answers, at the latest when it is dropped"),
+        }
+    }
+}
+
+/// One queued transfer. The fields are dropped in this order: what the work holds and the buffer before the ticket, so that both
+/// are given back when `quiesce` returns.
+struct Job {
+    work: Work,
+    transfer: Transfer,
+    after: Option<Arc<dyn Fence>>,
+    fence_timeout: Duration,
+    answer: Answer,
+    ticket: Ticket,
+}
+
+impl Job {
+    fn run(self) {
+        let Self { work, transfer, after, fence_timeout, mut answer, ticket } = self;
+        let device = Arc::clone(&answer.device);
+        let result = answer.parts.as_mut().map(|(_, staging)| {
+            // A panic is caught so that one bad fence does not take the queue down. What the work left half-done is the content of
+            // the buffer and of the regions, which the error declares lost.
+            catch_unwind(AssertUnwindSafe(|| {
+                wait(&device, after, fence_timeout)?;
+                work(&transfer, staging)
+            }))
+        });
+        drop(transfer);
+        match result {
+            Some(Ok(result)) => answer.send(result),
+            _ => drop(answer),
+        }
+        drop(ticket);
+    }
+}
+
+/// Blocks until the fence was reached.
+fn wait(device: &str, fence: Option<Arc<dyn Fence>>, timeout: Duration) -> Result<()> {
+    match fence {
+        Some(fence) if !fence.wait(timeout)? => Err(Error::new(
+            ErrorKind::Timeout,
+            device,
+            format!(
+                "the engine's fence was not reached in {timeout:?}: nothing was moved; retry, or wait longer"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The duty to give the buffer back.
+struct Answer {
+    parts: Option<(oneshot::Sender<Reply>, HostBuf)>,
+    device: Arc<str>,
+}
+
+impl Answer {
+    fn send(mut self, result: Result<()>) {
+        if let Some((to, staging)) = self.parts.take() {
+            drop(to.send((staging, result))); // a caller that is gone leaves the buffer here, to be dropped
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some((to, staging)) = self.parts.take() {
+            let message = "a transfer did not end (its fence or its copy panicked, or the device's thread is gone): what it moved is undefined";
+            let error = Error::new(ErrorKind::DeviceLost, &self.device, message);
+            drop(to.send((staging, Err(error))));
+        }
+    }
+}
