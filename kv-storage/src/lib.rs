@@ -1,0 +1,130 @@
+//! Where a KV cache rests: immutable objects and small records, in memory, on disk, or behind whatever implements [`KvStore`].
+//!
+//! | store | URL | what it is for |
+//! |---|---|---|
+//! | [`MemoryStore`] | `memory://` | tests, simulation, a fast tier in one process |
+//! | [`NullStore`] | `null://` | measuring everything above the store; saving switched off |
+//! | `PosixStore` (feature `posix`) | `file:///absolute/path` | a local disk or tmpfs shared by the processes of a host |
+//! | [`Fault`] | wraps another | scripted faults: errors, hangs, damage, lost answers |
+//! | [`Metered`] | wraps another | counts calls, bytes, errors, and what is in flight |
+//!
+//! NFS rules, S3 and NIXL are not here yet. What each store promises stands in `SEMANTICS.md`, sentence by sentence, each with a
+//! test; [`conformance`] checks the common part for any store, ours or yours.
+//!
+//! # What it is, and why not `object_store`
+//!
+//! The crate `object_store` is the model for much here: a small trait, `Display` as identity, wrappers that are stores. It moves
+//! `Bytes` that it allocates itself; KV caches move through pinned staging buffers that DMA engines write, in parts, at tens of
+//! GB/s. So here:
+//!
+//! * **buffers go in by value and come back** with the result, also after an error; a dropped future leaves its buffers with the
+//!   operation, so that memory under a transfer is never freed and nothing is copied to be safe;
+//! * **publication is create-only** and says [`Published`](Publication::Published) or
+//!   [`AlreadyExists`](Publication::AlreadyExists); names are digests, so that ids never become paths;
+//! * **hung backends are bounded**: calls that their callers gave up are counted
+//!   [`stranded`](StoreHealth::stranded), and at a bound the store says so instead of queueing more.
+//!
+//! It is not a file system, a general object client, or a cache with an eviction policy: it stores what it is told under the name
+//! it is told. It never retries and never sets deadlines; callers do.
+//!
+//! # Cookbook
+//!
+//! Publish an object, and read a range of it back:
+//!
+//! ```
+//! use kv_format::{ChunkKey, NamespaceDigest, ObjectName};
+//! use kv_memory::{HugePages, StagingPool};
+//! use kv_storage::{Publication, ReadPart};
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = kv_storage::open("memory://").await?;
+//! let pool = StagingPool::new(HugePages::allocate(4 << 20)?, 1 << 20)?;
+//! let name = ObjectName {
+//!     namespace: NamespaceDigest([1; 32]),
+//!     key: ChunkKey([2; 32]),
+//!     chunk_index: 0,
+//!     slice: 0,
+//! };
+//!
+//! let upload = store.begin(&name, 2 << 20).await?;
+//! for part in 0..2 {
+//!     let mut buffer = pool.acquire().await;
+//!     buffer.fill(part);
+//!     let (_buffer, written) = upload.write(u64::from(part) << 20, buffer).await;
+//!     written?; // the buffer is back either way
+//! }
+//! assert_eq!(upload.commit().await?, Publication::Published);
+//!
+//! let mut buffer = pool.acquire().await;
+//! buffer.set_len(4096)?;
+//! let read = store.read(&name, vec![ReadPart { offset: 1 << 20, buffer }]).await;
+//! match read.result? {
+//!     Some(meta) => assert_eq!((meta.len, read.buffers[0][0]), (2 << 20, 1)),
+//!     None => println!("a miss: recompute"),
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! A record that one owner replaces and others read:
+//!
+//! ```
+//! use kv_format::RecordName;
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), kv_storage::Error> {
+//! let store = kv_storage::open("memory://").await?;
+//! let name = RecordName::request("request-17", 0);
+//! let version = store.create_record(&name, b"saving").await?.expect("the id is new");
+//! store.replace_record(&name, &version, b"complete").await?.expect("we own it");
+//! assert_eq!(store.read_record(&name).await?.unwrap().body, b"complete");
+//! # Ok(()) }
+//! ```
+//!
+//! What to do about an error is its [`kind`](Error::kind):
+//!
+//! ```
+//! use kv_storage::ErrorKind;
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! let error = kv_storage::open("file:///no/such/directory").await.unwrap_err();
+//! # #[cfg(feature = "posix")]
+//! assert_eq!(error.kind(), ErrorKind::Invalid);
+//! println!("{error}"); // posix:/no/such/directory: no such directory: expected the existing root ...
+//! # }
+//! ```
+//!
+//! Write a store of your own: implement [`KvStore`] and [`Upload`], use [`admission::Admission`] to count what hangs, and put the
+//! result through [`conformance::run`] in a test.
+//!
+//! # Features
+//!
+//! * `posix` (default): the store on a directory.
+//! * `conformance`: the suite for implementors.
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod admission;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod coverage;
+pub mod env;
+mod error;
+pub mod fault;
+mod memory;
+mod metered;
+mod null;
+mod open;
+mod operation;
+#[cfg(feature = "posix")]
+pub mod posix;
+mod store;
+
+pub use error::{Error, ErrorKind, Result, Retry};
+pub use fault::Fault;
+pub use memory::MemoryStore;
+pub use metered::{Metered, OperationMetrics, Snapshot};
+pub use null::NullStore;
+pub use open::open;
+pub use operation::Operation;
+#[cfg(feature = "posix")]
+pub use posix::{PosixOptions, PosixStore};
+pub use store::{
+    Capabilities, KvStore, MAX_RECORD_BYTES, ObjectMeta, Publication, ReadOutcome, ReadPart, Record,
+    StoreHealth, Upload, Version, WriteOrder,
+};

@@ -1,0 +1,222 @@
+//! A store on a directory of a local file system.
+//!
+//! ```text
+//! <root>/v1/<namespace>/<2 hex>/<key>.<chunk>.<slice>   objects, immutable
+//! <root>/v1/<namespace>/<2 hex>/.kv-tmp.<pid>.<random>  on their way in
+//! <root>/v1/records/<kind>/<2 hex>/<digest>.<part>      records, replaced by rename
+//! <root>/quarantine/                                    objects that failed verification
+//! ```
+//!
+//! **By default every publication is flushed to the device** ([`FsyncPolicy::Durable`]); a cache that may be lost in a power cut
+//! can choose a faster policy, and reads there what it gives up.
+//!
+//! Nothing beneath the root is ever reached through a symbolic link, and only regular files are opened.
+
+mod crash;
+mod objects;
+mod options;
+mod probe;
+mod publish;
+mod records;
+mod sweep;
+mod temporary;
+mod tree;
+mod workers;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kv_format::{NamespaceDigest, ObjectName, RecordName};
+
+pub use crash::CRASH_POINTS;
+pub use options::{FsyncPolicy, Modes, PosixOptions};
+use publish::PosixUpload;
+use tree::Tree;
+use workers::Workers;
+
+use crate::admission::Admission;
+use crate::store::record_fits;
+use crate::{
+    Capabilities, Error, ErrorKind, KvStore, ObjectMeta, ReadOutcome, ReadPart, Record, Result, StoreHealth,
+    Upload, Version, WriteOrder,
+};
+
+/// Objects and records as files. Clones are handles to the same threads.
+#[derive(Debug, Clone)]
+pub struct PosixStore {
+    tree: Arc<Tree>,
+    workers: Arc<Workers>,
+    admission: Admission,
+    threads: usize,
+}
+
+impl PosixStore {
+    /// Opens the existing directory `root`, tries whether files can be created, linked, read and removed there, and starts a sweep
+    /// of old temporary files in the background.
+    ///
+    /// # Errors
+    /// `Invalid` if `root` is no directory, `PermissionDenied` or `NoSpace` if it cannot be written, `Unsupported` if its file
+    /// system cannot link without replacing.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn open(root: &Path, options: PosixOptions) -> Result<Self> {
+        let label = format!("posix:{}", root.display());
+        let admission = Admission::new(options.stranded_bound);
+        let workers =
+            Arc::new(Workers::new(label.clone(), options.threads, options.queue, admission.clone()));
+        if !root.is_absolute() {
+            let message =
+                "expected an absolute path: what a relative one means changes with the working directory";
+            return Err(Error::new(ErrorKind::Invalid, label, message));
+        }
+        let path = root.to_owned();
+        let (threads, sweep_older_than) = (options.threads.max(1), options.sweep_older_than);
+        let open = move |_: &mut ()| {
+            let tree = Arc::new(Tree::open(&path, &options)?);
+            probe::probe(&tree)?;
+            Ok(tree)
+        };
+        let tree = workers.run((), open).await.1?;
+        if let Some(age) = sweep_older_than {
+            let tree = Arc::clone(&tree);
+            workers.clean_up(move || {
+                let _ = tree.sweep(age); // what it cannot remove it leaves to the next
+            });
+        }
+        Ok(Self { tree, workers, admission, threads })
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        self.tree.path()
+    }
+
+    /// Whether the directory is on a network file system, for which this store does not yet know the rules of attribute caches.
+    pub fn is_network(&self) -> bool {
+        self.tree.network()
+    }
+
+    /// Flushes of files and directories so far (`fsync`); none unless the policy asks for them.
+    pub fn flushes(&self) -> u64 {
+        self.tree.flushes()
+    }
+
+    /// Removes temporary files that nobody wrote to for `older_than`, left by processes that died; how many there were.
+    ///
+    /// Choose an age far above the longest upload and the difference between the hosts' clocks.
+    ///
+    /// # Errors
+    /// As [`KvStore::read`].
+    ///
+    /// # Cancel safety
+    /// A dropped call goes on sweeping.
+    pub async fn sweep(&self, older_than: Duration) -> Result<u64> {
+        self.run(move |tree, _| tree.sweep(older_than)).await
+    }
+
+    /// Runs a blocking operation that holds no buffers.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Tree>, &Arc<Workers>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let held = (Arc::clone(&self.tree), Arc::clone(&self.workers));
+        let (_, result) = self.workers.run(held, move |(tree, workers)| work(tree, workers)).await;
+        result
+    }
+}
+
+impl fmt::Display for PosixStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tree.fmt(f)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl KvStore for PosixStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            write_order: WriteOrder::Any,
+            part_bytes: 1 << 20,
+            alignment: 4096,
+            concurrency: self.threads,
+            atomic_create: true,
+        }
+    }
+
+    fn health(&self) -> StoreHealth {
+        self.admission.health()
+    }
+
+    async fn idle(&self) {
+        self.admission.idle().await;
+    }
+
+    async fn begin(&self, name: &ObjectName, len: u64) -> Result<Box<dyn Upload>> {
+        let name = *name;
+        let upload = self.run(move |tree, workers| PosixUpload::begin(tree, workers, &name, len)).await?;
+        Ok(Box::new(upload))
+    }
+
+    async fn read(&self, name: &ObjectName, parts: Vec<ReadPart>) -> ReadOutcome {
+        let (name, tree) = (*name, Arc::clone(&self.tree));
+        let (parts, result) = self.workers.run(parts, move |parts| tree.read_object(&name, parts)).await;
+        ReadOutcome { buffers: parts.into_iter().map(|part| part.buffer).collect(), result }
+    }
+
+    async fn head(&self, name: &ObjectName) -> Result<Option<ObjectMeta>> {
+        let name = *name;
+        self.run(move |tree, _| tree.head_object(&name)).await
+    }
+
+    async fn list(
+        &self,
+        namespace: &NamespaceDigest,
+        after: Option<&ObjectName>,
+        limit: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        let (namespace, after) = (*namespace, after.copied());
+        self.run(move |tree, _| tree.list_objects(&namespace, after.as_ref(), limit)).await
+    }
+
+    async fn delete(&self, name: &ObjectName) -> Result<bool> {
+        let path = name.to_string();
+        self.run(move |tree, _| tree.delete_file(&path)).await
+    }
+
+    async fn quarantine(&self, name: &ObjectName, version: &Version) -> Result<bool> {
+        let (name, version) = (*name, version.clone());
+        self.run(move |tree, _| tree.quarantine_object(&name, &version)).await
+    }
+
+    async fn create_record(&self, name: &RecordName, body: &[u8]) -> Result<Option<Version>> {
+        record_fits(self, name, body)?;
+        let (name, body) = (*name, body.to_vec());
+        self.run(move |tree, workers| records::create(tree, workers, &name, &body)).await
+    }
+
+    async fn replace_record(
+        &self,
+        name: &RecordName,
+        expected: &Version,
+        body: &[u8],
+    ) -> Result<Option<Version>> {
+        record_fits(self, name, body)?;
+        let (name, expected, body) = (*name, expected.clone(), body.to_vec());
+        self.run(move |tree, workers| records::replace(tree, workers, &name, &expected, &body)).await
+    }
+
+    async fn read_record(&self, name: &RecordName) -> Result<Option<Record>> {
+        let name = *name;
+        self.run(move |tree, _| records::read(tree, &name)).await
+    }
+
+    async fn delete_record(&self, name: &RecordName) -> Result<bool> {
+        let path = name.to_string();
+        self.run(move |tree, _| tree.delete_file(&path)).await
+    }
+}

@@ -1,0 +1,120 @@
+//! How a posix store is opened.
+
+use std::time::Duration;
+
+use crate::admission::DEFAULT_STRANDED_BOUND;
+use crate::env::Environment;
+
+/// What is flushed before an object or a record becomes visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum FsyncPolicy {
+    /// `fsync` of the file before it is linked, and of the directory after: what was answered `Published` survives a power cut.
+    /// The default, and the price is the device's flush for every object.
+    #[default]
+    Durable,
+    /// The file's bytes are on the *server* before they are visible, on a network file system (as its close would do); on a local
+    /// file system nothing is flushed. **A power cut of the machine that holds the disk may lose or tear published objects**; a
+    /// torn object then fails verification.
+    CloseToOpen,
+    /// Nothing is flushed. **A power cut may lose or tear published objects**, and on a network file system another host may read
+    /// a published object before all its bytes have arrived. A killed process loses nothing.
+    None,
+}
+
+/// Who may read the store's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Modes {
+    /// Directories 0700, files 0600.
+    #[default]
+    Private,
+    /// Directories 0750, files 0640: two clusters with different users share through a group.
+    Group,
+}
+
+/// Options of [`PosixStore::open`](super::PosixStore::open).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PosixOptions {
+    /// I/O threads, beside those that replace hung ones. Default 4.
+    pub threads: usize,
+    /// Operations that may wait for a thread; more wait before they queue. Default 256.
+    pub queue: usize,
+    /// What is flushed before publication. Default [`Durable`](FsyncPolicy::Durable).
+    pub fsync: FsyncPolicy,
+    /// Modes of new files and directories. Default [`Private`](Modes::Private).
+    pub modes: Modes,
+    /// Stranded operations at which the store is marked down. Default 64.
+    pub stranded_bound: usize,
+    /// Temporary files of this age are removed in the background at open: their processes are long dead. `None`: no sweep.
+    /// Default one day.
+    pub sweep_older_than: Option<Duration>,
+    /// Time, randomness and crash points.
+    pub environment: Environment,
+}
+
+impl Default for PosixOptions {
+    fn default() -> Self {
+        Self {
+            threads: 4,
+            queue: 256,
+            fsync: FsyncPolicy::default(),
+            modes: Modes::default(),
+            stranded_bound: DEFAULT_STRANDED_BOUND,
+            sweep_older_than: Some(Duration::from_secs(24 * 60 * 60)),
+            environment: Environment::default(),
+        }
+    }
+}
+
+impl PosixOptions {
+    /// Sets the number of I/O threads.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Sets how many operations may wait for a thread.
+    #[must_use]
+    pub fn queue(mut self, queue: usize) -> Self {
+        self.queue = queue;
+        self
+    }
+
+    /// Sets what is flushed before publication.
+    #[must_use]
+    pub fn fsync(mut self, fsync: FsyncPolicy) -> Self {
+        self.fsync = fsync;
+        self
+    }
+
+    /// Sets the modes of new files and directories.
+    #[must_use]
+    pub fn modes(mut self, modes: Modes) -> Self {
+        self.modes = modes;
+        self
+    }
+
+    /// Sets how many operations may hang before the store is down.
+    #[must_use]
+    pub fn stranded_bound(mut self, bound: usize) -> Self {
+        self.stranded_bound = bound;
+        self
+    }
+
+    /// Sets the age of the temporary files that the sweep at open removes.
+    #[must_use]
+    pub fn sweep_older_than(mut self, age: Option<Duration>) -> Self {
+        self.sweep_older_than = age;
+        self
+    }
+
+    /// Sets time, randomness and crash points.
+    #[must_use]
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = environment;
+        self
+    }
+}

@@ -1,0 +1,169 @@
+//! Files that are being written: invisible under a name that is no object's, until they are linked under one that is.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::AtFlags;
+use rustix::fs::{
+    FallocateFlags, Timespec, Timestamps, fallocate, fstat, futimens, linkat, renameat, statat,
+};
+use rustix::io::{Errno, pwrite, retry_on_intr};
+
+use super::tree::Tree;
+use super::workers::Workers;
+use crate::{Publication, Result};
+
+/// What every temporary name begins with; no object's or record's name does.
+pub(super) const TEMPORARY_PREFIX: &str = ".kv-tmp.";
+
+/// A file under a temporary name. Dropped, it is removed by a clean-up job.
+#[derive(Debug)]
+pub(super) struct Temporary {
+    tree: Arc<Tree>,
+    workers: Arc<Workers>,
+    directory: Arc<OwnedFd>,
+    file: Arc<OwnedFd>,
+    name: String,
+    /// For messages: the path at which the file will appear.
+    path: String,
+    /// Whether the temporary name may still exist.
+    exists: bool,
+}
+
+impl Temporary {
+    /// Creates a file in the directory of `path`.
+    pub(super) fn create(tree: &Arc<Tree>, workers: &Arc<Workers>, path: &str) -> Result<Self> {
+        let (parent, _) = split(path);
+        let mut attempts = 0;
+        loop {
+            let directory = tree.ensure_directory(parent)?;
+            let random = tree.environment.entropy.next_u64();
+            let name = format!("{TEMPORARY_PREFIX}{}.{random:016x}", std::process::id());
+            match tree.create_file(&directory, &name) {
+                Ok(file) => {
+                    return Ok(Self {
+                        tree: Arc::clone(tree),
+                        workers: Arc::clone(workers),
+                        directory: Arc::new(directory),
+                        file: Arc::new(file),
+                        name,
+                        path: path.to_owned(),
+                        exists: true,
+                    });
+                }
+                // The name is taken, or the directory was removed under us.
+                Err(Errno::EXIST | Errno::NOENT | Errno::STALE) if attempts < 16 => attempts += 1,
+                Err(errno) => return Err(tree.error("create a temporary file for", path, errno)),
+            }
+        }
+    }
+
+    /// The open file.
+    pub(super) fn file(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.file)
+    }
+
+    /// Reserves the length, so that a full disk is reported before any byte is sent.
+    pub(super) fn reserve(&self, len: u64) -> Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        match retry_on_intr(|| fallocate(&self.file, FallocateFlags::empty(), 0, len)) {
+            // File systems that cannot reserve report a full disk at the write.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+            Err(errno) => Err(self.tree.error(&format!("reserve {len} bytes for"), &self.path, errno)),
+        }
+    }
+
+    /// Gives the file a mark that no other has, and flushes it as the policy says.
+    ///
+    /// A file system may give the inode of a deleted object to the next one within the same tick of its clock. Random nanoseconds
+    /// in the time of modification tell the two apart.
+    pub(super) fn sync(&self) -> Result<()> {
+        let fail = |errno| self.tree.error("flush", &self.path, errno);
+        let stat = fstat(&self.file).map_err(fail)?;
+        let random = self.tree.environment.entropy.next_u64() % 1_000_000_000;
+        let modified = Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(random).unwrap_or_default() };
+        let times = Timestamps { last_access: modified, last_modification: modified };
+        retry_on_intr(|| futimens(&self.file, &times)).map_err(fail)?;
+        self.tree.sync_file(&self.file).map_err(fail)
+    }
+
+    /// Links the file under its name, if that is free.
+    pub(super) fn link(&self) -> Result<Publication> {
+        let (_, name) = split(&self.path);
+        let linked =
+            retry_on_intr(|| linkat(&self.directory, &self.name, &self.directory, name, AtFlags::empty()));
+        match linked {
+            Ok(()) => Ok(Publication::Published),
+            // A network file system may have linked it, lost the answer, and asked again.
+            Err(Errno::EXIST) if self.is_linked_as(name) => Ok(Publication::Published),
+            Err(Errno::EXIST) => Ok(Publication::AlreadyExists),
+            Err(errno) => Err(self.tree.error("link", &self.path, errno)),
+        }
+    }
+
+    fn is_linked_as(&self, name: &str) -> bool {
+        let ours = fstat(&self.file);
+        let theirs = statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW);
+        matches!((ours, theirs), (Ok(ours), Ok(theirs)) if ours.st_ino == theirs.st_ino && ours.st_dev == theirs.st_dev)
+    }
+
+    /// Renames the file to its name, over whatever is there.
+    pub(super) fn replace(&mut self) -> Result<()> {
+        let (_, name) = split(&self.path);
+        retry_on_intr(|| renameat(&self.directory, &self.name, &self.directory, name))
+            .map_err(|errno| self.tree.error("replace", &self.path, errno))?;
+        self.exists = false;
+        Ok(())
+    }
+
+    /// Removes the temporary name now; runs on an I/O thread.
+    pub(super) fn remove(&mut self) -> Result<()> {
+        if self.exists {
+            self.exists = false;
+            self.tree.remove(&self.directory, &self.name, &self.path)?;
+        }
+        Ok(())
+    }
+
+    /// Flushes the directory as the policy says.
+    pub(super) fn sync_directory(&self) -> Result<()> {
+        self.tree
+            .sync_directory(&self.directory)
+            .map_err(|errno| self.tree.error("flush the directory of", &self.path, errno))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if self.exists {
+            let tree = Arc::clone(&self.tree);
+            let directory = Arc::clone(&self.directory);
+            let name = std::mem::take(&mut self.name);
+            self.workers.clean_up(move || {
+                // A failure leaves a temporary file, which a later sweep finds.
+                let _ = tree.remove(&directory, &name, &name);
+            });
+        }
+    }
+}
+
+/// The directory and the name of a path.
+pub(super) fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// Writes all of `bytes` at `offset`.
+pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> rustix::io::Result<()> {
+    while !bytes.is_empty() {
+        match retry_on_intr(|| pwrite(file, bytes, offset))? {
+            0 => return Err(Errno::IO), // a regular file takes at least a byte or says why not
+            written => {
+                bytes = bytes.get(written..).unwrap_or_default();
+                offset += written as u64;
+            }
+        }
+    }
+    Ok(())
+}
