@@ -1,0 +1,107 @@
+//! What bounds an operation: its deadline, its cancellation, and how long a device may hold the engine's blocks beyond them.
+
+use std::future::Future;
+use std::time::Duration;
+
+use kv_storage::env::Environment;
+use tokio::sync::watch;
+
+use crate::{Error, ErrorKind};
+
+/// Why an operation ended before its work did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The caller cancelled or dropped it.
+    Cancelled,
+    /// Its deadline passed.
+    Deadline,
+}
+
+impl From<Stop> for Error {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Cancelled => Self::new(ErrorKind::Cancelled, "the operation was cancelled"),
+            Stop::Deadline => Self::new(ErrorKind::Deadline, "the deadline passed"),
+        }
+    }
+}
+
+/// The bounds of one operation.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    environment: Environment,
+    /// On the environment's monotonic clock.
+    deadline: Duration,
+    device_grace: Duration,
+    cancelled: watch::Receiver<bool>,
+}
+
+impl Limits {
+    pub(crate) fn new(
+        environment: &Environment,
+        timeout: Duration,
+        device_grace: Duration,
+        cancelled: watch::Receiver<bool>,
+    ) -> Self {
+        let deadline = environment.clock.now().saturating_add(timeout);
+        Self { environment: environment.clone(), deadline, device_grace, cancelled }
+    }
+
+    /// Time left.
+    pub(crate) fn remaining(&self) -> Duration {
+        self.deadline.saturating_sub(self.environment.clock.now())
+    }
+
+    /// Fails if the operation should not start anything more.
+    pub(crate) fn check(&self) -> Result<(), Stop> {
+        if *self.cancelled.borrow() {
+            return Err(Stop::Cancelled);
+        }
+        if self.remaining().is_zero() {
+            return Err(Stop::Deadline);
+        }
+        Ok(())
+    }
+
+    /// Runs a future that may be dropped at any await: a store call, a wait for staging.
+    pub(crate) async fn run<T>(&self, future: impl Future<Output = T>) -> Result<T, Stop> {
+        self.check()?;
+        let mut cancelled = self.cancelled.clone();
+        tokio::select! {
+            biased;
+            // The sender lives as long as the handle; a handle that is gone has cancelled.
+            _ = cancelled.wait_for(|cancelled| *cancelled) => Err(Stop::Cancelled),
+            output = future => Ok(output),
+            () = self.environment.clock.sleep(self.remaining()) => Err(Stop::Deadline),
+        }
+    }
+
+    /// Runs a device transfer. It is awaited to its end whatever happens, since it touches the engine's blocks; only a device that
+    /// holds them beyond deadline and grace is given up on.
+    pub(crate) async fn device<T>(&self, transfer: impl Future<Output = T>) -> Result<T, Error> {
+        self.check()?;
+        let patience = self.remaining().saturating_add(self.device_grace);
+        tokio::select! {
+            biased;
+            output = transfer => Ok(output),
+            () = self.environment.clock.sleep(patience) => Err(Error::new(
+                ErrorKind::Device,
+                format!("a transfer did not end {:?} after the deadline: keep the engine's blocks until Registered::close has returned", self.device_grace),
+            )),
+        }
+    }
+
+    /// Runs a clean-up that goes on by itself when it is dropped, waiting for it no longer than the time that is left.
+    pub(crate) async fn clean_up<T>(&self, future: impl Future<Output = T>) {
+        tokio::select! {
+            biased;
+            _ = future => {}
+            () = self.environment.clock.sleep(self.remaining()) => {}
+        }
+    }
+
+    /// Waits before trying again.
+    pub(crate) async fn pause(&self, duration: Duration) -> Result<(), Stop> {
+        self.run(self.environment.clock.sleep(duration)).await
+    }
+}

@@ -1,0 +1,220 @@
+//! Loading: storage to device, the longest verified prefix, and a reason where it stops.
+
+mod chunk;
+mod outcome;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kv_device::Fence;
+use kv_format::{Chunk, Namespace, chunks};
+use tokio::sync::watch;
+
+use crate::limits::{Limits, Stop};
+use crate::operation::{Canceller, Operation};
+use crate::pipeline::Core;
+use crate::request::planned_chunks;
+use crate::stats::count;
+use crate::{Error, ErrorKind, LoadPolicy, LoadRequest, Registered, Result};
+pub use outcome::{ChunkFailure, Loaded, StopReason};
+
+/// Pause before a waiting load looks again.
+const WAIT_PAUSE: Duration = Duration::from_millis(20);
+
+/// The role `kv_consumer`: looks up, waits for requests, loads. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Consumer {
+    pub(crate) core: Arc<Core>,
+}
+
+/// A load on its way. Dropping it starts no new work; a transfer that runs goes on until [`Registered::close`], so end it by
+/// [`finish`](Self::finish) or [`cancel`](Self::cancel) before the engine gives the blocks to anybody else.
+#[derive(Debug)]
+#[must_use = "a dropped load stops: call finish().await"]
+pub struct Load {
+    operation: Operation<Result<Loaded>>,
+    progress: watch::Receiver<Progress>,
+    next_layer: u32,
+}
+
+/// How far a load is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    /// Layers below are complete.
+    ready_below: u32,
+    /// No more layers will come.
+    ended: bool,
+}
+
+impl Consumer {
+    /// Starts loading. The tokens and block ids are copied as far as they are needed.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) at once if the request contradicts itself: too few blocks, a block id out of range or given
+    /// twice. Everything else is told by [`Load::finish`].
+    pub fn load(&self, registered: &Registered, request: LoadRequest<'_>) -> Result<Load> {
+        let namespace = &self.core.namespace;
+        let tail = request.handoff.and_then(|handoff| handoff.tail);
+        let sequence = (request.tokens, request.extras, request.blocks);
+        let chunks = planned_chunks(namespace, registered, sequence, |last| Some(last.key) == tail)?;
+        let (progress, receiver) = watch::channel(Progress::default());
+        let layers = registered.geometry().layers.clone();
+        let task = LoadTask {
+            core: Arc::clone(&self.core),
+            registered: registered.clone(),
+            chunks,
+            requested: u32::try_from(request.tokens.len()).unwrap_or(u32::MAX),
+            blocks: request.blocks.to_vec(),
+            policy: request.policy,
+            after: request.after,
+            progress,
+        };
+        let (environment, timeout, grace) =
+            (self.core.environment.clone(), request.timeout, self.core.device_grace);
+        let operation = Operation::start(&self.core.runtime, |cancelled| {
+            let limits = Limits::new(&environment, timeout, grace, cancelled);
+            async move { task.run(&limits).await }
+        });
+        Ok(Load { operation, progress: receiver, next_layer: layers.start })
+    }
+}
+
+impl Load {
+    /// Waits for the next layer of the model whose K and V are in the engine's memory for every token that
+    /// [`finish`](Self::finish) will report; `None` when no more will come, be it that all have or that the load stopped early.
+    ///
+    /// # Errors
+    /// None today; a device that fails meanwhile is told by [`finish`](Self::finish).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn next_layer(&mut self) -> Result<Option<u32>> {
+        let wanted = self.next_layer;
+        // An error means that the task is gone, and with it all layers that will ever come.
+        let reached =
+            self.progress.wait_for(|progress| progress.ready_below > wanted || progress.ended).await;
+        match reached {
+            Ok(progress) if progress.ready_below > wanted => {
+                self.next_layer += 1;
+                Ok(Some(wanted))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Waits for the end of the load. Afterwards no transfer touches the engine's blocks.
+    ///
+    /// # Errors
+    /// `Incomplete` if the policy is [`Fail`](LoadPolicy::Fail) and something is missing; `Device` if the device failed, `Cancelled`
+    /// if the runtime ends. A miss, a corrupt object, a dead store are no errors: they are the reason in [`Loaded::failures`].
+    ///
+    /// # Cancel safety
+    /// Dropping it is dropping the load.
+    pub async fn finish(mut self) -> Result<Loaded> {
+        self.operation.join().await?
+    }
+
+    /// Lets others stop this load while its owner waits in [`finish`](Self::finish).
+    pub fn canceller(&self) -> Canceller {
+        self.operation.canceller()
+    }
+
+    /// Stops the load and waits until no transfer touches the engine's blocks, which the engine may then give to another request.
+    ///
+    /// # Errors
+    /// [`Device`](ErrorKind::Device) if the device still holds blocks when its time is up; keep them until [`Registered::close`].
+    ///
+    /// # Cancel safety
+    /// Dropping it is dropping the load.
+    pub async fn cancel(mut self) -> Result<()> {
+        self.operation.cancel();
+        match self.operation.join().await? {
+            Err(error) if error.kind() == ErrorKind::Device => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Everything that the task of a load owns.
+struct LoadTask {
+    core: Arc<Core>,
+    registered: Registered,
+    chunks: Vec<Chunk>,
+    requested: u32,
+    blocks: Vec<u32>,
+    policy: LoadPolicy,
+    after: Option<Arc<dyn Fence>>,
+    progress: watch::Sender<Progress>,
+}
+
+impl LoadTask {
+    async fn run(self, limits: &Limits) -> Result<Loaded> {
+        let started = self.core.environment.clock.now();
+        let mut loaded = Loaded { requested: self.requested, ..Loaded::default() };
+        for chunk in &self.chunks {
+            match self.load_or_wait(limits, chunk, &mut loaded).await? {
+                None => loaded.tokens = chunk.tokens.end,
+                Some(failure) => {
+                    loaded.failures.push(failure);
+                    break;
+                }
+            }
+        }
+        loaded.elapsed = self.core.environment.clock.now().saturating_sub(started);
+        count(&self.core.counters.tokens_loaded, u64::from(loaded.tokens));
+        let complete = loaded.failures.is_empty();
+        let failed = !complete && self.policy == LoadPolicy::Fail;
+        let ready_below = if failed { 0 } else { self.registered.geometry().layers.end };
+        self.progress.send_replace(Progress { ready_below, ended: true });
+        if failed {
+            count(&self.core.counters.loads_failed, 1);
+            return Err(incomplete(&loaded));
+        }
+        if !complete {
+            count(&self.core.counters.loads_recomputed, 1);
+        }
+        Ok(loaded)
+    }
+
+    /// Loads a chunk; under the policy `Wait`, again and again until it is there.
+    async fn load_or_wait(
+        &self,
+        limits: &Limits,
+        chunk: &Chunk,
+        loaded: &mut Loaded,
+    ) -> Result<Option<ChunkFailure>> {
+        let mut missing = None;
+        loop {
+            let Some(failure) = self.load_chunk(limits, chunk, loaded).await? else { return Ok(None) };
+            match failure.reason {
+                StopReason::NotFound if self.policy == LoadPolicy::Wait => missing = Some(failure),
+                // What was missing until the deadline is what the caller wants to know.
+                StopReason::Deadline => return Ok(missing.or(Some(failure))),
+                _ => return Ok(Some(failure)),
+            }
+            count(&self.core.counters.load_waits, 1);
+            match limits.pause(WAIT_PAUSE).await {
+                Ok(()) => {}
+                Err(Stop::Deadline) => return Ok(missing),
+                Err(stop) => return Err(stop.into()),
+            }
+        }
+    }
+}
+
+/// The error of a load whose policy is to fail.
+fn incomplete(loaded: &Loaded) -> Error {
+    let reasons: Vec<String> = loaded.failures.iter().map(ToString::to_string).collect();
+    let Loaded { tokens, requested, .. } = loaded;
+    Error::new(
+        ErrorKind::Incomplete,
+        format!("{tokens} of {requested} tokens were loaded: {}", reasons.join("; ")),
+    )
+}
+
+/// Tokens that full chunks of a sequence cover.
+pub(crate) fn full_chunks(namespace: &Namespace, tokens: &[u32]) -> Result<Vec<Chunk>> {
+    let mut chunks = chunks(namespace, tokens, &[])?;
+    chunks.pop_if(|last| last.tail);
+    Ok(chunks)
+}

@@ -1,0 +1,114 @@
+//! How an object is cut into staging parts: contiguous ranges of whole sections, the header in the first.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use kv_format::{
+    Chunk, Geometry, LayerPlan, ObjectIdentity, ObjectLayout, ObjectName, SectionPlace, Transfer,
+};
+
+use crate::pipeline::Core;
+use crate::{Error, Registered, Result};
+
+/// One contiguous range of an object that fits a staging part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// First byte in the object.
+    pub(crate) offset: u64,
+    /// Bytes.
+    pub(crate) len: usize,
+    /// Indices of the sections that it holds.
+    pub(crate) sections: Range<usize>,
+}
+
+/// One object that a rank saves or loads: what it is, and how it moves.
+#[derive(Debug)]
+pub(crate) struct PlannedObject {
+    pub(crate) name: ObjectName,
+    pub(crate) identity: ObjectIdentity,
+    pub(crate) layout: ObjectLayout,
+    pub(crate) parts: Vec<Part>,
+    plan: Arc<LayerPlan>,
+}
+
+impl PlannedObject {
+    /// Plans one slice of a chunk.
+    pub(crate) fn new(
+        core: &Core,
+        registered: &Registered,
+        chunk: &Chunk,
+        slice: u32,
+        blocks: &[u32],
+    ) -> Result<Self> {
+        let identity = ObjectIdentity::new(&core.namespace, chunk, slice)?;
+        let layout = ObjectLayout::new(&core.namespace, &identity.slice, identity.token_count)?;
+        let parts = cut(&layout, core.pool.part_bytes())?;
+        let heads = identity.slice.heads.clone();
+        let plan = Arc::new(LayerPlan::new(registered.geometry(), blocks, chunk.tokens.clone(), heads)?);
+        let name =
+            ObjectName { namespace: identity.namespace, key: chunk.key, chunk_index: chunk.index, slice };
+        Ok(Self { name, identity, layout, parts, plan })
+    }
+
+    /// Bytes of the header.
+    pub(crate) fn header_len(&self) -> usize {
+        index(self.layout.header_len)
+    }
+
+    /// Where a section's bytes are in the buffer of its part.
+    pub(crate) fn range_in(&self, part: &Part, section: usize) -> Range<usize> {
+        let section = &self.layout.sections[section];
+        let start = index(section.offset - part.offset);
+        start..start + index(section.len)
+    }
+
+    /// The device call that moves the sections of a part.
+    pub(crate) fn transfer(&self, geometry: &Geometry, part: &Part) -> Result<Transfer> {
+        let place = |section: usize| {
+            let staging = self.range_in(part, section).start as u64;
+            let section = &self.layout.sections[section];
+            let tensor = geometry.tensor(section.layer, section.kind)?;
+            Some(SectionPlace { region: tensor.region, device: tensor.offset, staging, kind: section.kind })
+        };
+        let sections = part.sections.clone().map(place).collect::<Option<Vec<_>>>();
+        let sections = sections.ok_or_else(|| {
+            Error::invalid(format!("{} has a layer that the rank does not hold", self.name))
+        })?;
+        Ok(Transfer { plan: Arc::clone(&self.plan), sections })
+    }
+}
+
+/// Cuts an object into ranges of whole sections of at most `part_bytes`, a multiple of every alignment. A range includes the padding
+/// behind its sections, so that the ranges cover the object.
+fn cut(layout: &ObjectLayout, part_bytes: usize) -> Result<Vec<Part>> {
+    let too_long = |len: u64| {
+        Error::invalid(format!(
+            "{len} bytes of a header or section do not fit a staging part of {part_bytes} bytes"
+        ))
+    };
+    if layout.header_len > part_bytes as u64 {
+        return Err(too_long(layout.header_len));
+    }
+    let mut parts = vec![Part { offset: 0, len: index(layout.header_len), sections: 0..0 }];
+    for (number, section) in layout.sections.iter().enumerate() {
+        let end = layout.sections.get(number + 1).map_or(layout.object_len, |next| next.offset);
+        match parts.last_mut() {
+            Some(part) if end - part.offset <= part_bytes as u64 => {
+                part.len = index(end - part.offset);
+                part.sections.end = number + 1;
+            }
+            _ if end - section.offset > part_bytes as u64 => return Err(too_long(section.len)),
+            _ => parts.push(Part {
+                offset: section.offset,
+                len: index(end - section.offset),
+                sections: number..number + 1,
+            }),
+        }
+    }
+    Ok(parts)
+}
+
+/// A length that a staging part bounds, as an index.
+fn index(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,169 @@
+//! What callers ask for: which tokens, in which blocks, until when, and what to do when the store cannot serve.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kv_device::Fence;
+use kv_format::{Chunk, Extra, Namespace, chunks};
+
+use crate::{Error, Handoff, Registered, Result};
+
+/// Deadline of a save or a load unless the request says otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A save: the KV of `tokens`, which lies in `blocks`.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct SaveRequest<'a> {
+    pub(crate) tokens: &'a [u32],
+    pub(crate) extras: &'a [Extra],
+    pub(crate) blocks: &'a [u32],
+    pub(crate) tail: bool,
+    pub(crate) after: Option<Arc<dyn Fence>>,
+    pub(crate) timeout: Duration,
+}
+
+impl<'a> SaveRequest<'a> {
+    /// A save of a sequence from its first token. Full chunks are saved; see [`with_tail`](Self::with_tail) for the rest.
+    pub fn new(tokens: &'a [u32]) -> Self {
+        Self { tokens, extras: &[], blocks: &[], tail: false, after: None, timeout: DEFAULT_TIMEOUT }
+    }
+
+    /// Block ids of the sequence: token `t` lies in block `blocks[t / block size]`.
+    pub fn blocks(mut self, blocks: &'a [u32]) -> Self {
+        self.blocks = blocks;
+        self
+    }
+
+    /// Inputs that the token ids do not determine, in order of position.
+    pub fn extras(mut self, extras: &'a [Extra]) -> Self {
+        self.extras = extras;
+        self
+    }
+
+    /// Saves the short last chunk too. Only a request record leads a consumer to it.
+    pub fn with_tail(mut self) -> Self {
+        self.tail = true;
+        self
+    }
+
+    /// Waits until the engine has reached this fence before its memory is read.
+    pub fn after(mut self, fence: Arc<dyn Fence>) -> Self {
+        self.after = Some(fence);
+        self
+    }
+
+    /// Time after which the save gives up; 30 s unless given.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
+/// What a load does when it cannot deliver everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum LoadPolicy {
+    /// Deliver the longest verified prefix; the engine computes the rest.
+    #[default]
+    Recompute,
+    /// Fail with [`Incomplete`](crate::ErrorKind::Incomplete) unless everything was delivered.
+    Fail,
+    /// Wait for objects that are not there yet until the deadline, then deliver the longest verified prefix.
+    Wait,
+}
+
+/// A load: the KV of `tokens` into `blocks`.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct LoadRequest<'a> {
+    pub(crate) tokens: &'a [u32],
+    pub(crate) extras: &'a [Extra],
+    pub(crate) blocks: &'a [u32],
+    pub(crate) handoff: Option<&'a Handoff>,
+    pub(crate) policy: LoadPolicy,
+    pub(crate) after: Option<Arc<dyn Fence>>,
+    pub(crate) timeout: Duration,
+}
+
+impl<'a> LoadRequest<'a> {
+    /// A load of a sequence from its first token. Full chunks are loaded; see [`handoff`](Self::handoff) for the rest.
+    pub fn new(tokens: &'a [u32]) -> Self {
+        let policy = LoadPolicy::default();
+        Self {
+            tokens,
+            extras: &[],
+            blocks: &[],
+            handoff: None,
+            policy,
+            after: None,
+            timeout: DEFAULT_TIMEOUT,
+        }
+    }
+
+    /// Block ids of the sequence: token `t` goes to block `blocks[t / block size]`.
+    pub fn blocks(mut self, blocks: &'a [u32]) -> Self {
+        self.blocks = blocks;
+        self
+    }
+
+    /// Inputs that the token ids do not determine, in order of position.
+    pub fn extras(mut self, extras: &'a [Extra]) -> Self {
+        self.extras = extras;
+        self
+    }
+
+    /// The hand-off that this load completes: its tail is loaded too.
+    pub fn handoff(mut self, handoff: &'a Handoff) -> Self {
+        self.handoff = Some(handoff);
+        self
+    }
+
+    /// What to do when not everything can be delivered.
+    pub fn policy(mut self, policy: LoadPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Waits until the engine has reached this fence before its memory is written.
+    pub fn after(mut self, fence: Arc<dyn Fence>) -> Self {
+        self.after = Some(fence);
+        self
+    }
+
+    /// Time after which the load gives up; 30 s unless given.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
+/// Chunks of a sequence, checked against the blocks that were given for it. The tail is kept if `keep_tail` says so.
+pub(crate) fn planned_chunks(
+    namespace: &Namespace,
+    registered: &Registered,
+    (tokens, extras, blocks): (&[u32], &[Extra], &[u32]),
+    keep_tail: impl FnOnce(&Chunk) -> bool,
+) -> Result<Vec<Chunk>> {
+    let mut planned = chunks(namespace, tokens, extras)?;
+    planned.pop_if(|last| last.tail && !keep_tail(last));
+    let geometry = registered.geometry();
+    let covered = planned.last().map_or(0, |last| last.tokens.end);
+    let needed = covered.div_ceil(geometry.block_tokens) as usize;
+    if blocks.len() < needed {
+        return Err(Error::invalid(format!(
+            "{covered} tokens need {needed} blocks of {} tokens, but {} block ids were given",
+            geometry.block_tokens,
+            blocks.len()
+        )));
+    }
+    let mut used = blocks[..needed].to_vec();
+    used.sort_unstable();
+    if let Some(id) = used.last().filter(|id| **id >= geometry.blocks) {
+        return Err(Error::invalid(format!("block id {id}: the geometry has {} blocks", geometry.blocks)));
+    }
+    if let Some(pair) = used.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::invalid(format!("block id {} is given twice for one sequence", pair[0])));
+    }
+    Ok(planned)
+}
