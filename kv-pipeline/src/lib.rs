@@ -55,6 +55,7 @@ mod crash;
 mod error;
 mod existing;
 mod handoff;
+mod in_order;
 mod limits;
 mod load;
 mod lookup;

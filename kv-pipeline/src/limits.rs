@@ -11,7 +11,7 @@ use crate::{Error, ErrorKind};
 /// Why an operation ended before its work did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// The caller cancelled or dropped it.
+    /// The caller cancelled or dropped it, or another part of it has failed.
     Cancelled,
     /// Its deadline passed.
     Deadline,
@@ -34,6 +34,8 @@ pub(crate) struct Limits {
     deadline: Duration,
     device_grace: Duration,
     cancelled: watch::Receiver<bool>,
+    /// Set by the operation itself when one of its parts has failed and the others need not go on.
+    ended: watch::Sender<bool>,
 }
 
 impl Limits {
@@ -44,7 +46,13 @@ impl Limits {
         cancelled: watch::Receiver<bool>,
     ) -> Self {
         let deadline = environment.clock.now().saturating_add(timeout);
-        Self { environment: environment.clone(), deadline, device_grace, cancelled }
+        Self {
+            environment: environment.clone(),
+            deadline,
+            device_grace,
+            cancelled,
+            ended: watch::Sender::new(false),
+        }
     }
 
     /// Time left.
@@ -54,7 +62,7 @@ impl Limits {
 
     /// Fails if the operation should not start anything more.
     pub(crate) fn check(&self) -> Result<(), Stop> {
-        if *self.cancelled.borrow() {
+        if *self.cancelled.borrow() || *self.ended.borrow() {
             return Err(Stop::Cancelled);
         }
         if self.remaining().is_zero() {
@@ -63,14 +71,20 @@ impl Limits {
         Ok(())
     }
 
+    /// Ends all that still runs of the operation: it starts nothing more, and its waits return.
+    pub(crate) fn end(&self) {
+        self.ended.send_replace(true);
+    }
+
     /// Runs a future that may be dropped at any await: a store call, a wait for staging.
     pub(crate) async fn run<T>(&self, future: impl Future<Output = T>) -> Result<T, Stop> {
         self.check()?;
-        let mut cancelled = self.cancelled.clone();
+        let (mut cancelled, mut ended) = (self.cancelled.clone(), self.ended.subscribe());
         tokio::select! {
             biased;
             // The sender lives as long as the handle; a handle that is gone has cancelled.
             _ = cancelled.wait_for(|cancelled| *cancelled) => Err(Stop::Cancelled),
+            _ = ended.wait_for(|ended| *ended) => Err(Stop::Cancelled),
             output = future => Ok(output),
             () = self.environment.clock.sleep(self.remaining()) => Err(Stop::Deadline),
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::*;
 use kv_format::*;
 use kv_pipeline::{ErrorKind, Result, *};
-use kv_storage::fault::{Injection, When};
+use kv_storage::fault::{Call, Injection, When};
 use kv_storage::{Fault, KvStore, MemoryStore, Operation};
 
 const SHORT: Duration = Duration::from_millis(500);
@@ -131,8 +131,9 @@ async fn two_producers_of_one_chunk_leave_one_object_and_both_learn_which() {
     for (first_byte, deduplicated, first_wins) in [(0, 2, 0), (1, 0, 1)] {
         // The second producer does not see the first one's objects until it publishes.
         let fault = Fault::new(Arc::new(store.clone()));
-        for n in [1, 3] {
-            fault.inject(When::nth(Operation::Read, n), Injection::Vanish);
+        for slice in 0..HEADS {
+            let of_slice = move |call: &Call| call.object.is_some_and(|object| object.slice == slice);
+            fault.inject(When::next(Operation::Read).matching(of_slice), Injection::Vanish);
         }
         let rank = Rank::new(namespace(), Arc::new(fault.clone()), amd_like(0..HEADS, Replica::ONLY));
         rank.prefill(CHUNK);

@@ -8,8 +8,9 @@ use kv_format::{Checksum, Chunk, ErrorKind as FormatKind, ObjectHeader};
 use kv_memory::HostBuf;
 use kv_storage::{ErrorKind as StorageKind, ObjectMeta, ReadPart, Version};
 
-use super::{ChunkFailure, LoadTask, Loaded, StopReason};
+use super::{ChunkFailure, LoadTask, StopReason};
 use crate::existing::quarantine;
+use crate::in_order::Turns;
 use crate::limits::{Limits, Stop};
 use crate::parts::{Part, PlannedObject};
 use crate::stats::count;
@@ -39,24 +40,43 @@ impl From<Error> for Failed {
     }
 }
 
+/// What of a chunk was delivered.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Delivered {
+    pub(super) sections: u64,
+    pub(super) bytes: u64,
+}
+
 impl LoadTask {
-    /// Delivers a chunk, or says why not.
+    /// Parts of the staging pool that a chunk takes while it is verified.
+    pub(super) fn staging_parts(&self, chunk: &Chunk) -> usize {
+        let plan = |&slice| PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks);
+        self.registered
+            .slices()
+            .iter()
+            .filter_map(|slice| plan(slice).ok())
+            .map(|object| object.parts.len())
+            .sum()
+    }
+
+    /// Delivers a chunk in its turn, or says why not.
     pub(super) async fn load_chunk(
         &self,
         limits: &Limits,
-        chunk: &Chunk,
-        loaded: &mut Loaded,
-    ) -> Result<Option<ChunkFailure>> {
+        turns: &Turns,
+        number: usize,
+    ) -> Result<Result<Delivered, ChunkFailure>> {
+        let chunk = &self.chunks[number];
         let plan = |&slice| PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks);
         let objects = self.registered.slices().iter().map(plan).collect::<Result<Vec<_>>>()?;
         let all: usize = objects.iter().map(|object| object.parts.len()).sum();
         let result = if all <= self.core.pool.parts() {
-            self.load_at_once(limits, &objects, all, loaded).await
+            self.load_at_once(limits, turns, number, &objects, all).await
         } else {
-            self.load_in_two_passes(limits, &objects, loaded).await
+            self.load_in_two_passes(limits, turns, number, &objects).await
         };
         match result {
-            Ok(()) => Ok(None),
+            Ok(delivered) => Ok(Ok(delivered)),
             Err(Failed::Error(error)) => Err(error.during(format!("loading chunk {}", chunk.index))),
             Err(Failed::Reason { reason, message, object, corrupt }) => {
                 if let Some(meta) = corrupt {
@@ -64,7 +84,7 @@ impl LoadTask {
                     let _ = quarantine(&self.core, limits, &meta).await;
                 }
                 let object = objects.get(object).map(|object| object.name);
-                Ok(Some(ChunkFailure { chunk_index: chunk.index, object, reason, message }))
+                Ok(Err(ChunkFailure { chunk_index: chunk.index, object, reason, message }))
             }
         }
     }
@@ -73,10 +93,11 @@ impl LoadTask {
     async fn load_at_once(
         &self,
         limits: &Limits,
+        turns: &Turns,
+        number: usize,
         objects: &[PlannedObject],
         parts: usize,
-        loaded: &mut Loaded,
-    ) -> Result<(), Failed> {
+    ) -> Result<Delivered, Failed> {
         let mut staging = limits.run(self.core.pool.acquire_many(parts)).await?;
         let mut verified = Vec::with_capacity(objects.len());
         for (index, object) in objects.iter().enumerate() {
@@ -86,34 +107,41 @@ impl LoadTask {
                 verified_header(index, object, &meta, buffers.first().map_or(&[], |buffer| &**buffer))?;
             for (part, buffer) in object.parts.iter().zip(&buffers) {
                 self.verify(index, object, part, &header, &meta, buffer)?;
+                // Other chunks of this load share the task: let them start their next transfer between two parts.
+                tokio::task::yield_now().await;
             }
             verified.push(buffers);
         }
+        turns.wait(limits, number).await?;
+        let mut delivered = Delivered::default();
         for (object, buffers) in objects.iter().zip(verified) {
             for (part, buffer) in object.parts.iter().zip(buffers) {
-                self.deliver(limits, object, part, buffer, loaded).await?;
+                self.deliver(limits, object, part, buffer, &mut delivered).await?;
             }
         }
-        Ok(())
+        Ok(delivered)
     }
 
     /// Verifies the whole chunk through one staging part, then reads it again to deliver it.
     async fn load_in_two_passes(
         &self,
         limits: &Limits,
+        turns: &Turns,
+        number: usize,
         objects: &[PlannedObject],
-        loaded: &mut Loaded,
-    ) -> Result<(), Failed> {
+    ) -> Result<Delivered, Failed> {
         let mut versions = Vec::with_capacity(objects.len());
         for (index, object) in objects.iter().enumerate() {
             let mut version = None;
             self.stream(limits, index, object, &mut version, None).await?;
             versions.push(version);
         }
+        turns.wait(limits, number).await?;
+        let mut delivered = Delivered::default();
         for (index, (object, version)) in objects.iter().zip(&mut versions).enumerate() {
-            self.stream(limits, index, object, version, Some(&mut *loaded)).await?;
+            self.stream(limits, index, object, version, Some(&mut delivered)).await?;
         }
-        Ok(())
+        Ok(delivered)
     }
 
     /// Reads an object part by part and verifies each, provided that all are parts of the `version` that was seen first; delivers
@@ -124,7 +152,7 @@ impl LoadTask {
         index: usize,
         object: &PlannedObject,
         version: &mut Option<Version>,
-        mut deliver: Option<&mut Loaded>,
+        mut deliver: Option<&mut Delivered>,
     ) -> Result<(), Failed> {
         let mut header: Option<ObjectHeader> = None;
         for part in &object.parts {
@@ -141,8 +169,8 @@ impl LoadTask {
                 none => none.insert(verified_header(index, object, &meta, &buffer)?),
             };
             self.verify(index, object, part, header, &meta, &buffer)?;
-            if let Some(loaded) = &mut deliver {
-                self.deliver(limits, object, part, buffer, loaded).await?;
+            if let Some(delivered) = &mut deliver {
+                self.deliver(limits, object, part, buffer, delivered).await?;
             }
         }
         Ok(())
@@ -220,7 +248,7 @@ impl LoadTask {
         object: &PlannedObject,
         part: &Part,
         staging: HostBuf,
-        loaded: &mut Loaded,
+        delivered: &mut Delivered,
     ) -> Result<(), Failed> {
         if part.sections.is_empty() {
             return Ok(());
@@ -232,8 +260,8 @@ impl LoadTask {
         result.map_err(Error::from)?;
         let bytes = part.sections.clone().map(|section| object.layout.sections[section].len).sum::<u64>();
         let sections = part.sections.len() as u64;
-        loaded.verified_sections += sections;
-        loaded.bytes += bytes;
+        delivered.sections += sections;
+        delivered.bytes += bytes;
         count(&self.core.counters.sections_verified, sections);
         count(&self.core.counters.bytes_loaded, bytes);
         Ok(())

@@ -10,12 +10,14 @@ use kv_device::Fence;
 use kv_format::{Chunk, Namespace, chunks};
 use tokio::sync::watch;
 
+use crate::in_order::{Turns, side_by_side};
 use crate::limits::{Limits, Stop};
 use crate::operation::{Canceller, Operation};
 use crate::pipeline::Core;
 use crate::request::planned_chunks;
 use crate::stats::count;
 use crate::{Error, ErrorKind, LoadPolicy, LoadRequest, Registered, Result};
+use chunk::Delivered;
 pub use outcome::{ChunkFailure, Loaded, StopReason};
 
 /// Pause before a waiting load looks again.
@@ -147,26 +149,37 @@ struct LoadTask {
     progress: watch::Sender<Progress>,
 }
 
+/// Chunks of one load that are on their way at a time: one is delivered while others are read and verified.
+const CHUNKS_IN_FLIGHT: usize = 4;
+
 impl LoadTask {
     async fn run(self, limits: &Limits) -> Result<Loaded> {
         let started = self.core.environment.clock.now();
         let mut loaded = Loaded { requested: self.requested, ..Loaded::default() };
-        for chunk in &self.chunks {
-            match self.load_or_wait(limits, chunk, &mut loaded).await? {
-                None => loaded.tokens = chunk.tokens.end,
-                Some(failure) => {
-                    loaded.failures.push(failure);
-                    break;
-                }
+        let (turns, mut failed) = (Turns::new(), None);
+        let start = |number| self.load_in_turn(limits, &turns, number);
+        side_by_side(self.width(), self.chunks.len(), start, |number, result| match result {
+            // What comes behind a failure was ended by it.
+            _ if failed.is_some() || !loaded.failures.is_empty() => {}
+            Ok(Ok(delivered)) => {
+                loaded.tokens = self.chunks[number].tokens.end;
+                loaded.verified_sections += delivered.sections;
+                loaded.bytes += delivered.bytes;
             }
-        }
+            Ok(Err(failure)) => loaded.failures.push(failure),
+            Err(error) => failed = Some(error),
+        })
+        .await;
         loaded.elapsed = self.core.environment.clock.now().saturating_sub(started);
         count(&self.core.counters.tokens_loaded, u64::from(loaded.tokens));
         let complete = loaded.failures.is_empty();
-        let failed = !complete && self.policy == LoadPolicy::Fail;
-        let ready_below = if failed { 0 } else { self.registered.geometry().layers.end };
+        let refused = failed.is_some() || !complete && self.policy == LoadPolicy::Fail;
+        let ready_below = if refused { 0 } else { self.registered.geometry().layers.end };
         self.progress.send_replace(Progress { ready_below, ended: true });
-        if failed {
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if refused {
             count(&self.core.counters.loads_failed, 1);
             return Err(incomplete(&loaded));
         }
@@ -176,26 +189,55 @@ impl LoadTask {
         Ok(loaded)
     }
 
+    /// How many chunks are on their way at a time. Each holds all its staging until it is delivered in its turn, so they must fit the
+    /// pool together; and one that waits for an object that is not there yet must not find the pool held by those behind it.
+    fn width(&self) -> usize {
+        if self.policy == LoadPolicy::Wait {
+            return 1;
+        }
+        let first = self.chunks.first().map_or(0, |chunk| self.staging_parts(chunk));
+        (self.core.pool.parts() / first.max(1)).clamp(1, CHUNKS_IN_FLIGHT)
+    }
+
+    /// Loads a chunk and delivers it in its turn; a chunk that fails ends those behind it.
+    async fn load_in_turn(
+        &self,
+        limits: &Limits,
+        turns: &Turns,
+        number: usize,
+    ) -> Result<Result<Delivered, ChunkFailure>> {
+        let result = self.load_or_wait(limits, turns, number).await;
+        if !matches!(result, Ok(Ok(_))) {
+            let _ = turns.wait(limits, number).await;
+            limits.end();
+        }
+        turns.pass(number);
+        result
+    }
+
     /// Loads a chunk; under the policy `Wait`, again and again until it is there.
     async fn load_or_wait(
         &self,
         limits: &Limits,
-        chunk: &Chunk,
-        loaded: &mut Loaded,
-    ) -> Result<Option<ChunkFailure>> {
+        turns: &Turns,
+        number: usize,
+    ) -> Result<Result<Delivered, ChunkFailure>> {
         let mut missing = None;
         loop {
-            let Some(failure) = self.load_chunk(limits, chunk, loaded).await? else { return Ok(None) };
-            match failure.reason {
-                StopReason::NotFound if self.policy == LoadPolicy::Wait => missing = Some(failure),
+            let failure = match self.load_chunk(limits, turns, number).await? {
+                Ok(delivered) => return Ok(Ok(delivered)),
+                Err(failure) => failure,
+            };
+            let failure = match failure.reason {
+                StopReason::NotFound if self.policy == LoadPolicy::Wait => failure,
                 // What was missing until the deadline is what the caller wants to know.
-                StopReason::Deadline => return Ok(missing.or(Some(failure))),
-                _ => return Ok(Some(failure)),
-            }
+                StopReason::Deadline => return Ok(Err(missing.unwrap_or(failure))),
+                _ => return Ok(Err(failure)),
+            };
             count(&self.core.counters.load_waits, 1);
             match limits.pause(WAIT_PAUSE).await {
-                Ok(()) => {}
-                Err(Stop::Deadline) => return Ok(missing),
+                Ok(()) => missing = Some(failure),
+                Err(Stop::Deadline) => return Ok(Err(failure)),
                 Err(stop) => return Err(stop.into()),
             }
         }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use kv_device::Fence;
 use kv_format::{Chunk, ChunkKey};
 
+use crate::in_order::{Turns, side_by_side};
 use crate::limits::Limits;
 use crate::operation::{Canceller, Operation};
-use crate::parts::PlannedObject;
 use crate::pipeline::Core;
 use crate::request::planned_chunks;
-use crate::{Registered, Result, SaveRequest};
+use crate::{Error, Registered, Result, SaveRequest};
 use object::Stored;
 
 /// The role `kv_producer`: saves, and hands requests over. Cheap to clone.
@@ -120,37 +120,65 @@ struct SaveTask {
     after: Option<Arc<dyn Fence>>,
 }
 
+/// Objects of one save that are on their way at a time: one is gathered while others are checksummed and written.
+const OBJECTS_IN_FLIGHT: usize = 4;
+
 impl SaveTask {
     async fn run(self, limits: &Limits) -> Result<Saved> {
         let started = self.core.environment.clock.now();
         let mut saved = Saved::default();
-        for chunk in &self.chunks {
-            self.save_chunk(limits, chunk, &mut saved)
-                .await
-                .map_err(|error| error.during(format!("saving chunk {} ({})", chunk.index, chunk.key)))?;
-            saved.tokens = chunk.tokens.end;
-            if chunk.tail {
-                saved.tail = Some(chunk.key);
+        let mut failure = None;
+        let turns = Turns::new();
+        let slices = self.registered.slices().len();
+        let start = |number| self.save_slice(limits, &turns, number);
+        side_by_side(OBJECTS_IN_FLIGHT, self.chunks.len() * slices, start, |number, result| match result {
+            _ if failure.is_some() => {}
+            Ok(stored) => {
+                saved.add(stored);
+                if number % slices == slices - 1 {
+                    let chunk = &self.chunks[number / slices];
+                    saved.tokens = chunk.tokens.end;
+                    saved.tail = chunk.tail.then_some(chunk.key);
+                }
             }
-        }
+            Err(error) => {
+                let chunk = &self.chunks[number / slices];
+                failure = Some(error.during(format!("saving chunk {} ({})", chunk.index, chunk.key)));
+            }
+        })
+        .await;
         saved.elapsed = self.core.environment.clock.now().saturating_sub(started);
-        Ok(saved)
+        failure.map_or(Ok(saved), Err)
     }
 
-    /// Saves the slices of a chunk that this rank is to write.
-    async fn save_chunk(&self, limits: &Limits, chunk: &Chunk, saved: &mut Saved) -> Result<()> {
-        if !self.registered.geometry().replica.writes(chunk.index) {
-            return Ok(());
+    /// Saves one slice of a chunk if this rank is to write it, and publishes it in its turn: a reader that finds a chunk finds all
+    /// before it. `None` if another replica writes it.
+    async fn save_slice(&self, limits: &Limits, turns: &Turns, number: usize) -> Result<Option<Stored>> {
+        let slices = self.registered.slices();
+        let (chunk, slice) = (&self.chunks[number / slices.len()], slices[number % slices.len()]);
+        let stored = if self.registered.geometry().replica.writes(chunk.index) {
+            self.save_object(limits, turns, number, chunk, slice).await.map(Some)
+        } else {
+            turns.wait(limits, number).await.map(|()| None).map_err(Error::from)
+        };
+        if stored.is_err() {
+            // What comes before may still succeed; what comes behind would wait for this turn in vain.
+            let _ = turns.wait(limits, number).await;
+            limits.end();
         }
-        for &slice in self.registered.slices() {
-            let object = PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks)?;
-            saved.objects += 1;
-            match self.save_object(limits, &object).await? {
-                Stored::Published { bytes } => saved.bytes += bytes,
-                Stored::Deduplicated => saved.deduplicated += 1,
-                Stored::FirstWins => saved.first_wins += 1,
-            }
+        turns.pass(number);
+        stored
+    }
+}
+
+impl Saved {
+    fn add(&mut self, stored: Option<Stored>) {
+        self.objects += u64::from(stored.is_some());
+        match stored {
+            Some(Stored::Published { bytes }) => self.bytes += bytes,
+            Some(Stored::Deduplicated) => self.deduplicated += 1,
+            Some(Stored::FirstWins) => self.first_wins += 1,
+            None => {}
         }
-        Ok(())
     }
 }

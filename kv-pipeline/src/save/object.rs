@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use kv_device::TransferRequest;
-use kv_format::{Checksum, ObjectHeader};
+use kv_format::{Checksum, Chunk, ObjectHeader};
 use kv_memory::HostBuf;
 use kv_storage::{Publication, Upload};
 
 use super::SaveTask;
 use crate::crash::{self, reach};
 use crate::existing::{Existing, read_existing};
+use crate::in_order::Turns;
 use crate::limits::Limits;
 use crate::parts::{Part, PlannedObject};
 use crate::stats::count;
@@ -30,19 +31,34 @@ pub(super) enum Stored {
 
 impl SaveTask {
     /// Makes sure that an object is in the store.
-    pub(super) async fn save_object(&self, limits: &Limits, object: &PlannedObject) -> Result<Stored> {
+    pub(super) async fn save_object(
+        &self,
+        limits: &Limits,
+        turns: &Turns,
+        number: usize,
+        chunk: &Chunk,
+        slice: u32,
+    ) -> Result<Stored> {
+        let object = &PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks)?;
         // The first part is written last, since it holds the header; one more is enough to stream the others through.
         let mut staging = limits.run(self.core.pool.acquire_many(object.parts.len().min(2))).await?;
         let first = staging.pop().ok_or_else(|| Error::invalid("the staging pool has no parts"))?;
         let (first, existing) = read_existing(&self.core, limits, object, first).await?;
         if let Existing::Same(_) = existing {
+            drop((first, staging));
+            turns.wait(limits, number).await?;
             count(&self.core.counters.objects_deduplicated, 1);
             return Ok(Stored::Deduplicated);
         }
         let upload = limits.run(self.core.store.begin(&object.name, object.layout.object_len)).await??;
         reach(&self.core, crash::OBJECT_BEGUN);
-        match self.fill(limits, object, &*upload, first, staging.pop()).await {
-            Ok((first, header)) => self.publish(limits, object, upload, first, &header).await,
+        let filled = match self.fill(limits, object, &*upload, first, staging.pop()).await {
+            // No staging is held while others take their turn.
+            Ok(header) => turns.wait(limits, number).await.map(|()| header).map_err(Error::from),
+            Err(error) => Err(error),
+        };
+        match filled {
+            Ok(header) => self.publish(limits, object, upload, &header).await,
             Err(error) => {
                 limits.clean_up(upload.abort()).await;
                 Err(error)
@@ -58,7 +74,7 @@ impl SaveTask {
         upload: &dyn Upload,
         mut first: HostBuf,
         mut second: Option<HostBuf>,
-    ) -> Result<(HostBuf, ObjectHeader)> {
+    ) -> Result<ObjectHeader> {
         let mut checksums = vec![0; object.layout.sections.len()];
         let Some((head, others)) = object.parts.split_first() else {
             return Err(Error::invalid(format!("{} has no parts", object.name)));
@@ -77,9 +93,9 @@ impl SaveTask {
             producer: self.core.producer_name.clone(),
         };
         header.encode(&mut first[..object.header_len()])?;
-        first = write(limits, upload, head, first).await?;
+        write(limits, upload, head, first).await?;
         reach(&self.core, crash::OBJECT_HEADER_WRITTEN);
-        Ok((first, header))
+        Ok(header)
     }
 
     /// Copies a part's sections out of the engine's memory and computes their checksums.
@@ -117,7 +133,6 @@ impl SaveTask {
         limits: &Limits,
         object: &PlannedObject,
         upload: Box<dyn Upload>,
-        first: HostBuf,
         header: &ObjectHeader,
     ) -> Result<Stored> {
         let counters = &self.core.counters;
@@ -129,7 +144,8 @@ impl SaveTask {
             count(&counters.bytes_saved, bytes);
             return Ok(Stored::Published { bytes });
         }
-        match read_existing(&self.core, limits, object, first).await?.1 {
+        let buffer = limits.run(self.core.pool.acquire()).await?;
+        match read_existing(&self.core, limits, object, buffer).await?.1 {
             Existing::Same(other) if other.content_digest() == header.content_digest() => {
                 count(&counters.objects_deduplicated, 1);
                 Ok(Stored::Deduplicated)
