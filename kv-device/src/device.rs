@@ -141,6 +141,15 @@ pub struct DeviceInfo {
     pub ordinal: u32,
 }
 
+/// What a device has moved, in each direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TransferCounts {
+    /// From engines to staging.
+    pub gathered: crate::parts::Moved,
+    /// From staging to engines.
+    pub scattered: crate::parts::Moved,
+}
+
 /// What a device can move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DeviceCapabilities {

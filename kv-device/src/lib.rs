@@ -117,8 +117,8 @@ pub mod parts;
 
 pub use device::{
     Device, DeviceCapabilities, DeviceInfo, DeviceRegion, Fence, Granularity, RegisteredMemory,
-    TransferRequest,
+    TransferCounts, TransferRequest,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use host::{HostAllocation, HostDevice, HostDeviceOptions, HostFence};
-pub use null::{NullCounts, NullDevice};
+pub use null::NullDevice;

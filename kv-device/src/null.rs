@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use kv_format::Transfer;
@@ -12,7 +11,7 @@ use crate::host::staging;
 use crate::parts::{InFlight, TransferQueue, check_bounds};
 use crate::{
     Device, DeviceCapabilities, DeviceInfo, DeviceRegion, Granularity, RegisteredMemory, Result,
-    TransferRequest,
+    TransferCounts, TransferRequest,
 };
 
 /// Transfers that may wait in the queue of one direction.
@@ -28,36 +27,11 @@ pub struct NullDevice {
     shared: Arc<Shared>,
 }
 
-/// What a [`NullDevice`] was asked to move.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct NullCounts {
-    /// Gathers that succeeded.
-    pub gathers: u64,
-    /// Bytes of their sections.
-    pub bytes_gathered: u64,
-    /// Scatters that succeeded.
-    pub scatters: u64,
-    /// Bytes of their sections.
-    pub bytes_scattered: u64,
-}
-
 #[derive(Debug)]
 struct Shared {
     label: String,
-    gather: Direction,
-    scatter: Direction,
-}
-
-#[derive(Debug)]
-struct Direction {
-    queue: TransferQueue,
-    counts: Arc<Counts>,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    calls: AtomicU64,
-    bytes: AtomicU64,
+    gather: TransferQueue,
+    scatter: TransferQueue,
 }
 
 impl NullDevice {
@@ -67,10 +41,8 @@ impl NullDevice {
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if the system gives no thread.
     pub fn new() -> Result<Arc<Self>> {
         let label = "null:0".to_owned();
-        let direction = |name| {
-            Ok(Direction { queue: TransferQueue::start(&label, name, QUEUE_DEPTH)?, counts: Arc::default() })
-        };
-        let (gather, scatter) = (direction("null-gather")?, direction("null-scatter")?);
+        let start = |direction| TransferQueue::start(&label, direction, QUEUE_DEPTH);
+        let (gather, scatter) = (start("null-gather")?, start("null-scatter")?);
         Ok(Arc::new(Self {
             info: DeviceInfo { kind: "null".into(), name: "moves nothing".into(), ordinal: 0 },
             shared: Arc::new(Shared { label, gather, scatter }),
@@ -78,14 +50,8 @@ impl NullDevice {
     }
 
     /// What it was asked to move so far.
-    pub fn counts(&self) -> NullCounts {
-        let of = |direction: &Direction| {
-            let Counts { calls, bytes } = &*direction.counts;
-            (calls.load(Ordering::Acquire), bytes.load(Ordering::Acquire))
-        };
-        let (gathers, bytes_gathered) = of(&self.shared.gather);
-        let (scatters, bytes_scattered) = of(&self.shared.scatter);
-        NullCounts { gathers, bytes_gathered, scatters, bytes_scattered }
+    pub fn counts(&self) -> TransferCounts {
+        TransferCounts { gathered: self.shared.gather.moved(), scattered: self.shared.scatter.moved() }
     }
 }
 
@@ -126,18 +92,12 @@ struct NullRegistered {
 }
 
 impl NullRegistered {
-    async fn run(&self, direction: &Direction, request: TransferRequest) -> (HostBuf, Result<()>) {
-        let (regions, counts) = (Arc::clone(&self.regions), Arc::clone(&direction.counts));
-        let label = self.shared.label.clone();
+    async fn run(&self, queue: &TransferQueue, request: TransferRequest) -> (HostBuf, Result<()>) {
+        let (regions, label) = (Arc::clone(&self.regions), self.shared.label.clone());
         let work = move |transfer: &Transfer, staging: &mut HostBuf| {
-            check_bounds(&label, transfer, &regions, staging.len())?;
-            let sections = transfer.sections.iter();
-            let bytes = sections.map(|place| transfer.plan.section_bytes(place.kind)).sum();
-            counts.bytes.fetch_add(bytes, Ordering::AcqRel);
-            counts.calls.fetch_add(1, Ordering::AcqRel);
-            Ok(())
+            check_bounds(&label, transfer, &regions, staging.len())
         };
-        direction.queue.run(&self.in_flight, request, work).await
+        queue.run(&self.in_flight, request, work).await
     }
 }
 

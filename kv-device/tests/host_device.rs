@@ -6,9 +6,10 @@ use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use kv_device::parts::Moved;
 use kv_device::{
     Device, DeviceRegion, Error, ErrorKind, Fence, HostAllocation, HostDevice, HostDeviceOptions, HostFence,
-    NullCounts, NullDevice, RegisteredMemory, Result, TransferRequest,
+    NullDevice, RegisteredMemory, Result, TransferCounts, TransferRequest,
 };
 use kv_format::{
     Dtype, Geometry, GeometryParts, LayerPlan, PagingLayout, Replica, RopePairing, SectionPlace, TensorBase,
@@ -271,6 +272,9 @@ async fn the_null_device_counts_and_moves_nothing() {
     assert_eq!(registered.gather(late).await.1.unwrap_err().kind(), ErrorKind::Timeout);
     registered.close().await.unwrap();
     assert_eq!(registered.gather(request(None)).await.1.unwrap_err().kind(), ErrorKind::Closed);
-    let expected = NullCounts { gathers: 3, bytes_gathered: 3 * 4096, scatters: 1, bytes_scattered: 4096 };
+    let expected = TransferCounts {
+        gathered: Moved { transfers: 3, bytes: 3 * 4096 },
+        scattered: Moved { transfers: 1, bytes: 4096 },
+    };
     assert_eq!(device.counts(), expected);
 }

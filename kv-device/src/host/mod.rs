@@ -19,7 +19,7 @@ pub use fence::HostFence;
 use crate::parts::TransferQueue;
 use crate::{
     Device, DeviceCapabilities, DeviceInfo, DeviceRegion, Error, ErrorKind, Granularity, RegisteredMemory,
-    Result,
+    Result, TransferCounts,
 };
 use directory::DeviceId;
 use registered::HostRegistered;
@@ -87,6 +87,11 @@ impl HostDevice {
     /// [`Invalid`](ErrorKind::Invalid) for zero bytes, [`OutOfMemory`](ErrorKind::OutOfMemory) if the system refuses.
     pub fn allocate(&self, bytes: usize) -> Result<HostAllocation> {
         HostAllocation::new(bytes, &self.id)
+    }
+
+    /// What was moved so far.
+    pub fn counts(&self) -> TransferCounts {
+        TransferCounts { gathered: self.queues.gather.moved(), scattered: self.queues.scatter.moved() }
     }
 
     /// A fence that the engine signals.

@@ -7,6 +7,7 @@
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kv_format::Transfer;
@@ -26,6 +27,22 @@ type Reply = (HostBuf, Result<()>);
 pub struct TransferQueue {
     jobs: mpsc::Sender<Job>,
     device: Arc<str>,
+    moved: Arc<Counters>,
+}
+
+/// What a queue has moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moved {
+    /// Transfers that succeeded.
+    pub transfers: u64,
+    /// Bytes of their sections.
+    pub bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    transfers: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl TransferQueue {
@@ -49,7 +66,13 @@ impl TransferQueue {
             let message = format!("cannot start thread {name}: raise the limit of threads");
             Error::new(ErrorKind::Unavailable, device, message).with_source(error)
         })?;
-        Ok(Self { jobs, device: device.to_string().into() })
+        Ok(Self { jobs, device: device.to_string().into(), moved: Arc::default() })
+    }
+
+    /// What was moved so far.
+    pub fn moved(&self) -> Moved {
+        let Counters { transfers, bytes } = &*self.moved;
+        Moved { transfers: transfers.load(Ordering::Acquire), bytes: bytes.load(Ordering::Acquire) }
     }
 
     /// Queues one transfer: the thread waits for its fence, calls `work`, and hands the buffer back.
@@ -85,6 +108,7 @@ impl TransferQueue {
             transfer: request.transfer,
             after: request.after,
             fence_timeout: request.fence_timeout,
+            moved: Arc::clone(&self.moved),
             answer: Answer { parts: Some((to, request.staging)), device: Arc::clone(&self.device) },
             ticket,
         });
@@ -102,20 +126,26 @@ struct Job {
     transfer: Transfer,
     after: Option<Arc<dyn Fence>>,
     fence_timeout: Duration,
+    moved: Arc<Counters>,
     answer: Answer,
     ticket: Ticket,
 }
 
 impl Job {
     fn run(self) {
-        let Self { work, transfer, after, fence_timeout, mut answer, ticket } = self;
+        let Self { work, transfer, after, fence_timeout, moved, mut answer, ticket } = self;
         let device = Arc::clone(&answer.device);
         let result = answer.parts.as_mut().map(|(_, staging)| {
             // A panic is caught so that one bad fence does not take the queue down. What the work left half-done is the content of
             // the buffer and of the regions, which the error declares lost.
             catch_unwind(AssertUnwindSafe(|| {
                 wait(&device, after, fence_timeout)?;
-                work(&transfer, staging)
+                work(&transfer, staging)?;
+                let bytes =
+                    transfer.sections.iter().map(|place| transfer.plan.section_bytes(place.kind)).sum();
+                moved.bytes.fetch_add(bytes, Ordering::AcqRel);
+                moved.transfers.fetch_add(1, Ordering::AcqRel);
+                Ok(())
             }))
         });
         drop(transfer);
