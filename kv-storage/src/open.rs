@@ -16,7 +16,7 @@ use crate::{Error, ErrorKind, KvStore, MemoryStore, NullStore, Result};
 /// `Invalid` for a URL that names no store: the message says what was expected; otherwise as the store's own `open`.
 ///
 /// # Cancel safety
-/// Cancel safe.
+/// Cancel safe; a dropped call goes on probing the directory for a moment, and then removes its probe file.
 pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
     let invalid = |expected: &str| Err(Error::new(ErrorKind::Invalid, url, expected));
     let Some((scheme, rest)) = url.split_once("://") else {

@@ -72,6 +72,7 @@ fn files_in(directory: &Path) -> Vec<PathBuf> {
 }
 
 //= SEMANTICS.md#posix-no-space
+//= SEMANTICS.md#posix-probe-full
 #[tokio::test]
 async fn a_full_disk_is_reported_at_the_begin_and_leaves_nothing() {
     let Some(disk) = SmallDisk::mount() else { return };
@@ -101,6 +102,11 @@ async fn a_full_disk_is_reported_at_the_begin_and_leaves_nothing() {
     let error = store.create_record(&record, &[1; 5000]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
     assert_eq!(store.read_record(&record).await.unwrap(), None);
+    // Whoever opens it now can read, and leaves nothing behind.
+    let before = files_in(disk.path());
+    let late = open(disk.path()).await;
+    assert_eq!(read_byte(&late, &name(2)).await.unwrap(), Some(7));
+    assert_eq!(files_in(disk.path()), before);
     std::fs::remove_file(filler).unwrap();
     store.create_record(&record, &[1; 5000]).await.unwrap().unwrap();
     assert_eq!(read_byte(&store, &name(2)).await.unwrap(), Some(7));

@@ -58,8 +58,8 @@ impl PosixStore {
     /// of old temporary files in the background.
     ///
     /// # Errors
-    /// `Invalid` if `root` is no directory, `PermissionDenied` or `NoSpace` if it cannot be written, `Unsupported` if its file
-    /// system cannot link without replacing.
+    /// `Invalid` if `root` is no directory, `PermissionDenied` if it cannot be written, `Unsupported` if its file system cannot
+    /// link without replacing. A full file system opens: it can still be read.
     ///
     /// # Cancel safety
     /// Cancel safe.
