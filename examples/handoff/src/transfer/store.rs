@@ -1,0 +1,32 @@
+//! Opening the store by its URL, in the time that the job gives it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use kv_storage::KvStore;
+use tokio::runtime::Builder;
+use tokio::time::timeout;
+
+/// Opens a store; the errors say what was expected.
+pub(super) async fn open(url: &str, deadline: Duration) -> Result<Arc<dyn KvStore>> {
+    let opened = timeout(deadline, kv_storage::open(url)).await;
+    let opened = opened.map_err(|_| anyhow!("{url} does not answer within {} s", deadline.as_secs()))?;
+    // The message is the whole sentence; its sources only repeat parts of it.
+    opened.map_err(|error| anyhow!("{error}"))
+}
+
+/// Opens the store once and lets go of it, so that a wrong URL or an unwritable directory is told before any process
+/// has started and any token was computed.
+///
+/// # Errors
+/// There is no such store, it cannot be written, or two processes cannot meet in it.
+pub fn check(url: &str, deadline: Duration) -> Result<()> {
+    ensure!(
+        !url.starts_with("memory:") && !url.starts_with("null:"),
+        "two clusters cannot meet in {url}: name a store that processes share, such as file:///mnt/kv"
+    );
+    let runtime = Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    runtime.block_on(open(url, deadline)).map(drop).context("the store cannot be used")
+}

@@ -1,0 +1,61 @@
+//! `cargo xtask`: the project's own commands, in Rust so that a fresh machine needs nothing but a toolchain.
+//!
+//! `demo` shows the library at work, `test` checks the whole workspace, `tidy` keeps the rules that no compiler keeps, `doc` builds
+//! the documentation as docs.rs does.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool: its output is the terminal's"
+)]
+
+mod demo;
+mod doc;
+mod model;
+mod processes;
+mod steps;
+mod table;
+mod tidy;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    after_help = "New here? Run `cargo xtask demo`, then `cargo xtask test`."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Options),
+    Test(steps::Options),
+    Tidy(tidy::Options),
+    Doc(doc::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => steps::run(&options),
+        Command::Tidy(options) => tidy::command(&options),
+        Command::Doc(options) => doc::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            error
+                .downcast_ref::<processes::Interrupted>()
+                .map_or(ExitCode::FAILURE, |signal| signal.exit_code())
+        }
+    }
+}

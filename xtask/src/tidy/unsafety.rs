@@ -1,0 +1,116 @@
+//! Where `unsafe` may stand: a short list, each entry with its reason, so that a review knows what to read.
+
+use super::Violation;
+use super::mask::{code_only, has_word};
+use super::tree::Tree;
+
+/// A file, or a folder if it ends with a slash, and why it cannot do without. Add a line here for a new one.
+const ALLOWED: &[(&str, &str)] = &[
+    ("kv-memory/src/mapping.rs", "maps and unmaps host memory and hands out slices of it"),
+    ("kv-memory/src/buffer.rs", "an owned buffer is a slice of its region"),
+    ("kv-memory/src/pool.rs", "computes where a part of the region begins"),
+    ("kv-device/src/device.rs", "the one promise about an engine's memory is an unsafe fn of the trait"),
+    ("kv-device/src/host/", "maps device memory twice, and implements the unsafe fn"),
+    ("kv-device/src/null.rs", "implements the unsafe fn"),
+    ("kv-device/src/conformance/", "registers made-up engine memory to test any device"),
+    ("kv-device/tests/", "calls the unsafe register fn"),
+    ("kv-pipeline/src/register.rs", "passes the promise about an engine's memory on"),
+    ("kv-pipeline/tests/", "calls the unsafe register fn"),
+    (
+        "examples/handoff/src/transfer/registration.rs",
+        "makes the promise for the example engine's own memory",
+    ),
+];
+
+/// This file, where a stale entry is reported.
+const LIST: &str = "xtask/src/tidy/unsafety.rs";
+
+/// Checks every Rust file against the list, and the list against the files.
+pub(super) fn check(tree: &Tree) -> Vec<Violation> {
+    check_against(tree, ALLOWED)
+}
+
+fn check_against(tree: &Tree, list: &[(&str, &str)]) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut used = vec![false; list.len()];
+    for (path, text) in tree.rust() {
+        let entry = list.iter().position(|(entry, _)| covers(entry, path));
+        for (number, line) in (1..).zip(code_only(text).lines()) {
+            if !has_word(line, "unsafe") {
+                continue;
+            }
+            match entry.and_then(|index| used.get_mut(index)) {
+                Some(used) => *used = true,
+                None => found.push(Violation::new(
+                    path,
+                    number,
+                    format!("unsafe outside of the modules that may have it (the list is in {LIST})"),
+                )),
+            }
+        }
+    }
+    for ((entry, _), _) in list.iter().zip(used).filter(|(_, used)| !used) {
+        let text = format!("{entry} may have unsafe code and has none: take it off the list");
+        let line = tree.text(LIST).and_then(|text| text.lines().position(|line| line.contains(entry)));
+        found.push(Violation::new(LIST, line.map_or(1, |index| index + 1), text));
+    }
+    found
+}
+
+fn covers(entry: &str, path: &str) -> bool {
+    path == entry || (entry.ends_with('/') && path.starts_with(entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tidy::tree::of;
+
+    const LISTED: &[(&str, &str)] = &[("kv-x/src/raw.rs", "reason"), ("kv-x/tests/", "reason")];
+
+    fn found(files: &[(&str, &str)]) -> Vec<String> {
+        check_against(&of(files), LISTED).iter().map(ToString::to_string).collect()
+    }
+
+    const RAW: (&str, &str) = ("kv-x/src/raw.rs", "unsafe fn f() {}\n");
+    const TEST: (&str, &str) = ("kv-x/tests/t.rs", "fn f() { unsafe { g() } }\n");
+
+    #[test]
+    fn the_listed_modules_may_and_words_about_unsafe_are_free() {
+        let words = ("kv-x/src/lib.rs", "#![forbid(unsafe_code)]\n// unsafe {\nlet x = \"unsafe fn\";\n");
+        assert_eq!(found(&[RAW, TEST, words]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_form_is_found_elsewhere() {
+        for form in [
+            "unsafe { f() }",
+            "unsafe\n{}",
+            "unsafe fn f() {}",
+            "unsafe impl Send for X {}",
+            "unsafe extern \"C\" {}",
+        ] {
+            let found = found(&[RAW, TEST, ("kv-x/src/lib.rs", &format!("\n{form}\n"))]);
+            assert_eq!(found.len(), 1, "{form}");
+            assert!(found[0].starts_with("kv-x/src/lib.rs:2: "), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_listed_module_without_unsafe_is_reported_at_its_line_of_the_list() {
+        let list = (LIST, "\n    (\"kv-x/src/raw.rs\", \"reason\"),\n");
+        let found = found(&[TEST, list]);
+        assert_eq!(
+            found,
+            [format!("{LIST}:2: kv-x/src/raw.rs may have unsafe code and has none: take it off the list")]
+        );
+    }
+
+    #[test]
+    fn each_entry_has_a_reason_and_stands_once() {
+        for (index, (entry, reason)) in ALLOWED.iter().enumerate() {
+            assert!(!reason.is_empty(), "{entry}");
+            assert!(ALLOWED.iter().skip(index + 1).all(|(other, _)| other != entry), "{entry} stands twice");
+        }
+    }
+}
