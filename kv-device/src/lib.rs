@@ -94,10 +94,28 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # What it is not
+//! # What it is not, and why
 //!
-//! It allocates no KV blocks, plans no transfer (`kv_format::LayerPlan` does) and changes no value: it moves bytes. It knows no
-//! storage.
+//! * **Not an allocator of KV blocks, and not a tensor library.** Blocks are the engine's; a device gets addresses and a promise.
+//! * **Not a planner.** Which bytes move follows from a geometry (`kv_format::LayerPlan`); a device moves runs and changes no value.
+//! * **Not a peer-to-peer transport** as NIXL or GPUDirect are: bytes rest in host staging on their way, because the other side is a
+//!   store and is on a different kind of machine. A device that can write staging by DMA does so behind the same trait.
+//!
+//! # A device of your own
+//!
+//! [`parts`] has the queue, the count and the bounds; what is left is one function that moves the runs of a checked transfer. The
+//! repository's `examples/custom_device` is one in 150 lines, with a walk-through. The suite then says whether it keeps the contract:
+//!
+//! ```
+//! # #[cfg(feature = "conformance")]
+//! # async fn check(engine: &dyn kv_device::conformance::Engine) {
+//! kv_device::conformance::run(engine).await.assert(); // `engine`: how an engine allocates, reads and writes on your device
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! * `conformance`: the suite, without further dependencies.
 //!
 //! # Unsafe code
 //!

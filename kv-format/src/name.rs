@@ -46,8 +46,11 @@ pub struct RecordName {
 }
 
 impl RecordKind {
-    /// Name of the directory.
-    fn as_str(self) -> &'static str {
+    /// Every kind.
+    pub const ALL: [Self; 1] = [Self::Request];
+
+    /// Its part of a name.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Request => "request",
         }
@@ -101,6 +104,24 @@ impl FromStr for ObjectName {
     }
 }
 
+impl FromStr for RecordName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parse = || {
+            let kind = text.strip_prefix(ROOT)?.strip_prefix("/records/")?.split('/').next()?;
+            let kind = RecordKind::ALL.into_iter().find(|known| known.as_str() == kind)?;
+            let (digest, part) = text.rsplit_once('/')?.1.split_once('.')?;
+            Some(Self { kind, digest: InputDigest::from_hex(digest).ok()?, part: part.parse().ok()? })
+        };
+        parse().filter(|name| name.to_string() == text).ok_or_else(|| {
+            Error::invalid(format!(
+                "{text:?} is no record name: expected {ROOT}/records/<kind>/<2 hex>/<digest>.<part>"
+            ))
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +149,21 @@ mod tests {
         ];
         for other in others {
             assert!(other.parse::<ObjectName>().is_err(), "{other} was accepted");
+        }
+    }
+
+    #[test]
+    fn record_names_round_trip_and_have_one_spelling() {
+        let name = RecordName::request("a", 7);
+        let text = name.to_string();
+        assert_eq!(text.parse::<RecordName>().unwrap(), name);
+        for other in [
+            text.replace("request", "other"),
+            text.replace(".7", ".07"),
+            text.replace("v1", "v2"),
+            format!("{text}/"),
+        ] {
+            assert!(other.parse::<RecordName>().is_err(), "{other} was accepted");
         }
     }
 

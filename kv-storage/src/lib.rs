@@ -11,7 +11,7 @@
 //! NFS rules, S3 and NIXL are not here yet. What each store promises stands in `SEMANTICS.md`, sentence by sentence, each with a
 //! test; [`conformance`] checks the common part for any store, ours or yours.
 //!
-//! # What it is, and why not `object_store`
+//! # What it is not, and why not `object_store`
 //!
 //! The crate `object_store` is the model for much here: a small trait, `Display` as identity, wrappers that are stores. It moves
 //! `Bytes` that it allocates itself; KV caches move through pinned staging buffers that DMA engines write, in parts, at tens of
@@ -89,8 +89,32 @@
 //! # }
 //! ```
 //!
-//! Write a store of your own: implement [`KvStore`] and [`Upload`], use [`admission::Admission`] to count what hangs, and put the
-//! result through [`conformance::run`] in a test.
+//! Test what is above a store against its faults:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use kv_format::RecordName;
+//! use kv_storage::fault::{Injection, When};
+//! use kv_storage::{ErrorKind, Fault, KvStore, MemoryStore, Operation, Retry};
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! let store = Fault::new(Arc::new(MemoryStore::new()));
+//! store.inject(When::nth(Operation::ReadRecord, 1), Injection::Fail(ErrorKind::Unavailable));
+//! let error = store.read_record(&RecordName::request("request-17", 0)).await.unwrap_err();
+//! assert_eq!(error.retry(), Retry::Later); // never `None`: "I do not know" is not "it is not there"
+//! # }
+//! ```
+//!
+//! # A store of your own
+//!
+//! Implement [`KvStore`] and [`Upload`] on the [`parts`] that ours are made of, and put the result through the suite in a
+//! test. The repository's `examples/custom_store` walks through it.
+//!
+//! ```
+//! # #[cfg(feature = "conformance")]
+//! # async fn check(store: std::sync::Arc<dyn kv_storage::KvStore>) -> Result<(), kv_storage::conformance::Failure> {
+//! kv_storage::conformance::run(store.clone(), store).await // a writer's handle and a reader's, on one host or on two
+//! # }
+//! ```
 //!
 //! # Features
 //!
@@ -99,10 +123,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub mod admission;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-mod coverage;
 pub mod env;
 mod error;
 pub mod fault;
@@ -111,6 +133,7 @@ mod metered;
 mod null;
 mod open;
 mod operation;
+pub mod parts;
 #[cfg(feature = "posix")]
 pub mod posix;
 mod store;

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
-use crate::coverage::Coverage;
-use crate::store::{out_of_range, record_fits};
+use crate::parts::Coverage;
+use crate::parts::{out_of_range, record_fits};
 use crate::{
     Capabilities, Error, ErrorKind, KvStore, ObjectMeta, Publication, ReadOutcome, ReadPart, Record, Result,
     StoreHealth, Upload, Version, WriteOrder,

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
-use crate::coverage::Coverage;
-use crate::store::record_fits;
+use crate::parts::Coverage;
+use crate::parts::record_fits;
 use crate::{
     Capabilities, KvStore, ObjectMeta, Publication, ReadOutcome, ReadPart, Record, Result, StoreHealth,
     Upload, Version, WriteOrder,

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
-use crate::{Error, ErrorKind, Result};
+use crate::Result;
 
 /// Most bytes of a record's body.
 pub const MAX_RECORD_BYTES: usize = 64 << 10;
@@ -19,7 +19,7 @@ pub const MAX_RECORD_BYTES: usize = 64 << 10;
 ///   is free. Readers see all of an object or nothing, whatever dies when.
 /// * **Buffers are owned by the operation.** They go in by value and come back with the result. If the caller drops the future,
 ///   the operation keeps its buffers until the backend has let go of them, and only then gives their memory back.
-/// * **Calls never block an executor thread.** Blocking I/O has threads of its own.
+/// * **Calls never block an executor thread.** Blocking I/O has threads of its own; a lock that is held for a few steps is fine.
 /// * **A missing object is not an error**: `None`. An answer that may be wrong is an error, never `None`.
 /// * An operation that goes on after its caller dropped it is counted [`stranded`](StoreHealth::stranded); their number is bounded,
 ///   and at the bound calls fail at once with [`Unavailable`](crate::ErrorKind::Unavailable) until the backend lets go.
@@ -71,7 +71,8 @@ pub trait KvStore: Debug + Display + Send + Sync + 'static {
     /// Cancel safe.
     async fn head(&self, name: &ObjectName) -> Result<Option<ObjectMeta>>;
 
-    /// At most `limit` objects of a namespace in the order of their names, behind `after`. Objects that come or go meanwhile may be
+    /// At most `limit` objects of a namespace in the order of [`ObjectName`] (not of its text, in which `.10.` stands before `.9.`),
+    /// behind `after`. Objects that come or go meanwhile may be
     /// missed: correctness never depends on a listing. An empty answer is the end.
     ///
     /// # Errors
@@ -266,28 +267,4 @@ pub struct StoreHealth {
     pub stranded: usize,
     /// Whether calls fail at once because too many operations are stranded.
     pub down: bool,
-}
-
-/// Refuses a record body that is too long; every store calls it first.
-pub(crate) fn record_fits(store: &dyn Display, name: &RecordName, body: &[u8]) -> Result<()> {
-    if body.len() <= MAX_RECORD_BYTES {
-        return Ok(());
-    }
-    let message = format!(
-        "a body of {} bytes for the record {name}: expected at most {MAX_RECORD_BYTES}; put bulk into objects",
-        body.len()
-    );
-    Err(Error::new(ErrorKind::Invalid, store, message))
-}
-
-/// The error of a part of `(offset, length)` that does not lie within an object of `len` bytes.
-pub(crate) fn out_of_range(
-    store: &dyn Display,
-    name: &ObjectName,
-    (offset, bytes): (u64, usize),
-    len: u64,
-) -> Error {
-    let message =
-        format!("{bytes} bytes at offset {offset} of {name}: expected a range within its {len} bytes");
-    Error::new(ErrorKind::OutOfRange, store, message)
 }

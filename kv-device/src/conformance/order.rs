@@ -57,15 +57,20 @@ pub(super) async fn a_full_queue_makes_progress(engine: &dyn Engine) -> Result<(
     let scene = Scene::with_pool(engine, &geometry, 17, 2 * count, 4096)?;
     let image = scene.image()?;
     let transfer = scene.transfer(&portion)?;
+    // Gathers read other tokens than scatters write: both run at once.
+    portion.tokens = 4..8;
+    let gathered = scene.transfer(&portion)?;
+    portion.tokens = 0..4;
     let mut running: Vec<Running<'_>> = Vec::new();
     let fences = [engine.fence()?, engine.fence()?];
     let mut staged = Vec::new();
     for index in 0..count {
         for (fence, gathers) in fences.iter().zip([true, false]) {
             // Every scatter brings the same bytes, so it does not matter which of them were dropped before they began.
+            let transfer = if gathers { &gathered } else { &transfer };
             let request = match index < BEHIND_FENCE {
-                true => scene.request_after(&transfer, 1700, fence.fence()).await,
-                false => scene.request(&transfer, 1700).await,
+                true => scene.request_after(transfer, 1700, fence.fence()).await,
+                false => scene.request(transfer, 1700).await,
             };
             staged = request.staging.to_vec();
             running.push(match gathers {

@@ -4,7 +4,7 @@ use kv_format::ObjectName;
 use kv_memory::HostBuf;
 
 use super::script::Injection;
-use crate::store::out_of_range;
+use crate::parts::out_of_range;
 use crate::{KvStore, ObjectMeta, ReadOutcome, ReadPart, Result};
 
 /// The metadata of an object as the injection shows it.

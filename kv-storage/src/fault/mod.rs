@@ -31,7 +31,7 @@ use script::{Action, Script};
 pub use script::{Call, Hold, Injection, When};
 use upload::FaultUpload;
 
-use crate::admission::{Admission, DEFAULT_STRANDED_BOUND};
+use crate::parts::{Admission, DEFAULT_STRANDED_BOUND};
 use crate::{
     Capabilities, Error, ErrorKind, KvStore, ObjectMeta, Operation, ReadOutcome, ReadPart, Record, Result,
     StoreHealth, Upload, Version,

@@ -21,7 +21,6 @@ mod records;
 mod sweep;
 mod temporary;
 mod tree;
-mod workers;
 
 use std::fmt;
 use std::path::Path;
@@ -31,14 +30,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
 
+use crate::parts::Workers;
 pub use crash::CRASH_POINTS;
 pub use options::{FsyncPolicy, Modes, PosixOptions};
 use publish::PosixUpload;
 use tree::Tree;
-use workers::Workers;
 
-use crate::admission::Admission;
-use crate::store::record_fits;
+use crate::parts::Admission;
+use crate::parts::record_fits;
 use crate::{
     Capabilities, Error, ErrorKind, KvStore, ObjectMeta, ReadOutcome, ReadPart, Record, Result, StoreHealth,
     Upload, Version, WriteOrder,

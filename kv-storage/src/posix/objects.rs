@@ -9,7 +9,7 @@ use rustix::io::{Errno, pread, retry_on_intr};
 
 use super::temporary::split;
 use super::tree::{Tree, len_of, type_of, version_of};
-use crate::store::out_of_range;
+use crate::parts::out_of_range;
 use crate::{ObjectMeta, ReadPart, Result, Version};
 
 /// Where objects go that failed verification, beside `v1`.

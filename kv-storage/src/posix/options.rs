@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::admission::DEFAULT_STRANDED_BOUND;
 use crate::env::Environment;
+use crate::parts::DEFAULT_STRANDED_BOUND;
 
 /// What is flushed before an object or a record becomes visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

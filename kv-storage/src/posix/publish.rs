@@ -9,8 +9,8 @@ use kv_memory::HostBuf;
 use super::crash;
 use super::temporary::{Temporary, write_all};
 use super::tree::Tree;
-use super::workers::Workers;
-use crate::coverage::Coverage;
+use crate::parts::Coverage;
+use crate::parts::Workers;
 use crate::{Publication, Result, Upload};
 
 /// An upload to a posix store.

@@ -9,7 +9,7 @@ use super::crash;
 use super::objects::read_all;
 use super::temporary::{Temporary, split, write_all};
 use super::tree::{Tree, len_of};
-use super::workers::Workers;
+use crate::parts::Workers;
 use crate::{Error, ErrorKind, MAX_RECORD_BYTES, Publication, Record, Result, Version};
 
 /// The mark of a body: its digest, so that it does not depend on inodes, which a copy of the store would change.

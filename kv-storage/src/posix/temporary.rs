@@ -10,7 +10,7 @@ use rustix::fs::{
 use rustix::io::{Errno, pwrite, retry_on_intr};
 
 use super::tree::Tree;
-use super::workers::Workers;
+use crate::parts::Workers;
 use crate::{Publication, Result};
 
 /// What every temporary name begins with; no object's or record's name does.

@@ -36,7 +36,8 @@ impl Run {
             objects,
             seconds_and_rate(a.kv_bytes, a.save_seconds),
             seconds_and_rate(b.load_bytes, b.load_seconds),
-            format!("{} -> {}", a.layout, b.layout),
+            a.layout.clone(),
+            b.layout.clone(),
             format!("{} -> {}", a.block_tokens, b.block_tokens),
             b.verified_sections.to_string(),
             if self.equal() { "yes" } else { "NO" }.into(),
@@ -45,7 +46,7 @@ impl Run {
 }
 
 /// Each figure's name: in full for a line of its own, short for the head of a column.
-const NAMES: [(&str, &str); 12] = [
+const NAMES: [(&str, &str); 13] = [
     ("", "prompt"),
     ("tensor parallelism, A -> B", "TP"),
     ("prompt tokens", "tokens"),
@@ -54,7 +55,8 @@ const NAMES: [(&str, &str); 12] = [
     ("objects", "objects"),
     ("save", "save"),
     ("load", "load"),
-    ("layout, A -> B", "layout"),
+    ("layout of A", "layout of A"),
+    ("layout of B", "layout of B"),
     ("tokens per block, A -> B", "block"),
     ("verified sections", "verified"),
     ("tokens and logits equal to a single process", "equal"),
@@ -67,7 +69,8 @@ pub(super) fn table(runs: &[Run], row_each: bool) -> String {
         table.row(run.cells());
     }
     if row_each {
-        let note = "equal: tokens and logits equal to a single process; TP, layout and block: cluster A -> cluster B\n";
+        let note =
+            "equal: tokens and logits equal to a single process; TP and block: cluster A -> cluster B\n";
         table.render() + note
     } else {
         table.transposed().render()
@@ -116,7 +119,8 @@ mod tests {
             "KV bytes                                     16,000,000",
             "save                                         0.016 s, 1.00 GB/s",
             "load                                         0.008 s, 2.00 GB/s",
-            "layout, A -> B                               paged -> rows",
+            "layout of A                                  paged",
+            "layout of B                                  rows",
             "tokens per block, A -> B                     16 -> 128",
             "verified sections                            90",
             "tokens and logits equal to a single process  yes",

@@ -7,7 +7,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// The bytes of one upload that are written.
 #[derive(Debug)]
-pub(crate) struct Coverage {
+pub struct Coverage {
     store: String,
     name: String,
     len: u64,
@@ -24,7 +24,7 @@ struct Written {
 
 /// A write that goes on. Dropped before [`done`](Self::done) or [`failed`](Self::failed), it makes the upload unpublishable.
 #[derive(Debug)]
-pub(crate) struct Writing<'a> {
+pub struct Writing<'a> {
     coverage: &'a Coverage,
     start: u64,
     end: u64,
@@ -32,12 +32,16 @@ pub(crate) struct Writing<'a> {
 }
 
 impl Coverage {
-    pub(crate) fn new(store: String, name: String, len: u64) -> Self {
+    /// Of an upload of `len` bytes as `name`; `store` and `name` stand in errors.
+    pub fn new(store: String, name: String, len: u64) -> Self {
         Self { store, name, len, written: Mutex::default() }
     }
 
-    /// Announces a write; `Invalid` if it reaches behind the end.
-    pub(crate) fn writing(&self, offset: u64, bytes: usize) -> Result<Writing<'_>> {
+    /// Announces a write.
+    ///
+    /// # Errors
+    /// `Invalid` if it reaches behind the end.
+    pub fn writing(&self, offset: u64, bytes: usize) -> Result<Writing<'_>> {
         let end = u64::try_from(bytes)
             .ok()
             .and_then(|bytes| offset.checked_add(bytes))
@@ -51,8 +55,11 @@ impl Coverage {
         Ok(Writing { coverage: self, start: offset, end, answered: false })
     }
 
+    /// Checks that the object may be published.
+    ///
+    /// # Errors
     /// `Invalid` unless every byte was written and no write was dropped.
-    pub(crate) fn complete(&self) -> Result<()> {
+    pub fn complete(&self) -> Result<()> {
         let Self { name, len, .. } = self;
         let written = self.written();
         if written.abandoned {
@@ -80,7 +87,7 @@ impl Coverage {
 
 impl Writing<'_> {
     /// The bytes are written.
-    pub(crate) fn done(mut self) {
+    pub fn done(mut self) {
         self.answered = true;
         let (mut start, mut end) = (self.start, self.end);
         if start == end {
@@ -97,7 +104,7 @@ impl Writing<'_> {
     }
 
     /// The backend refused and has let go: the range may be written again.
-    pub(crate) fn failed(mut self) {
+    pub fn failed(mut self) {
         self.answered = true;
     }
 }

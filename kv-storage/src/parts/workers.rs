@@ -12,14 +12,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::admission::{Admission, Caller, Ticket};
+use crate::parts::{Admission, Caller, Ticket};
 use crate::{Error, ErrorKind, Result};
 
 type Job = Box<dyn FnOnce() + Send>;
 type Sender<B, T> = oneshot::Sender<(B, Result<T>)>;
 
 /// The threads of one store. Dropped, they finish what is queued and end.
-pub(crate) struct Workers {
+pub struct Workers {
     inner: Arc<Inner>,
 }
 
@@ -47,7 +47,7 @@ struct State {
 
 impl Workers {
     /// Threads for `store`, started when there is work: `threads` beside the stranded ones, `places` jobs in the queue.
-    pub(crate) fn new(store: String, threads: usize, places: usize, admission: Admission) -> Self {
+    pub fn new(store: String, threads: usize, places: usize, admission: Admission) -> Self {
         Self {
             inner: Arc::new(Inner {
                 store,
@@ -61,7 +61,14 @@ impl Workers {
     }
 
     /// Runs `work` on a thread. `held` is what the operation owns: it comes back with the answer, whatever happens.
-    pub(crate) async fn run<B, T>(
+    ///
+    /// # Errors
+    /// What `work` returns; `Unavailable` while too many calls are stranded; `Backend` if `work` panics or no thread can be started.
+    ///
+    /// # Cancel safety
+    /// Dropped while queued, `work` never runs and what was held is dropped at once; dropped later, `work` runs to its end, keeps what
+    /// it holds until then, and is counted stranded.
+    pub async fn run<B, T>(
         &self,
         held: B,
         work: impl FnOnce(&mut B) -> Result<T> + Send + 'static,
@@ -97,7 +104,7 @@ impl Workers {
     }
 
     /// Runs `work` when there is time; nobody waits for it.
-    pub(crate) fn clean_up(&self, work: impl FnOnce() + Send + 'static) {
+    pub fn clean_up(&self, work: impl FnOnce() + Send + 'static) {
         let background = self.inner.admission.background();
         let mut state = self.inner.state();
         state.clean_up.push_back(Box::new(move || {
