@@ -15,6 +15,16 @@
 //!
 //! It does no I/O, has no async code and allocates nothing that its input does not warrant. `unsafe` is forbidden.
 //!
+//! # What it is not
+//!
+//! * **Not a tensor file.** safetensors or GGUF hold tensors by name, in the layout of whoever wrote them. Here nothing is named by
+//!   its writer and there is one right layout: that is what lets engines which know nothing of each other share, and deduplicate.
+//! * **Not a key scheme for one engine.** Hashes over block ids, Python objects or a rank's number miss across engines; keys here
+//!   are digests of tokens and of a [`Namespace`] that two sides can compare.
+//! * **Not a converter of values.** Order is converted, numbers are not: a flavour of FP8 that the reader does not have is a miss.
+//!
+//! This version stores one group of full attention as bf16, f16, f32 or any 8-bit flavour, bit for bit, without scales.
+//!
 //! # From tokens to objects
 //!
 //! ```
@@ -45,6 +55,100 @@
 //! assert!(name.to_string().ends_with(".1.3"));
 //! # Ok(()) }
 //! ```
+//!
+//! # Why two engines do not share
+//!
+//! ```
+//! # use kv_format::*;
+//! # fn main() -> Result<()> {
+//! # let model = ModelIdentity {
+//! #     name: "m".into(), weights: InputDigest([7; 32]), adapters: vec![], weight_quantisation: "none".into(),
+//! #     rope_pairing: RopePairing::RotateHalf, rope_theta: 1e4, rope_scaling: "none".into(),
+//! #     groups: vec![KvGroup::full_attention(2, 2, 64)],
+//! # };
+//! let prefill = Namespace::builder(model.clone()).build()?;
+//! let decode = Namespace::builder(model).dtype(Dtype::E4m3Fnuz).build()?;
+//! assert_ne!(prefill.digest(), decode.digest()); // every lookup misses, and this says why:
+//! let differences = prefill.differences(&decode);
+//! assert_eq!(differences.len(), 1);
+//! assert_eq!((&*differences[0].component, &*differences[0].theirs), ("stored-dtype", "e4m3fnuz"));
+//! # Ok(()) }
+//! ```
+//!
+//! # An object, and what a reader refuses
+//!
+//! A reader compares the header with what it wants before it believes it, and each section with its checksum:
+//!
+//! ```
+//! # use kv_format::*;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let model = ModelIdentity {
+//! #     name: "m".into(), weights: InputDigest([7; 32]), adapters: vec![], weight_quantisation: "none".into(),
+//! #     rope_pairing: RopePairing::RotateHalf, rope_theta: 1e4, rope_scaling: "none".into(),
+//! #     groups: vec![KvGroup::full_attention(2, 2, 64)],
+//! # };
+//! # let namespace = Namespace::builder(model).build()?;
+//! let tokens: Vec<u32> = (0..512).collect();
+//! let chunks = chunks(&namespace, &tokens, &[])?;
+//! let identity = ObjectIdentity::new(&namespace, &chunks[0], 0)?;
+//! let layout = ObjectLayout::new(&namespace, &identity.slice, identity.token_count)?;
+//!
+//! let mut object = vec![0; usize::try_from(layout.object_len)?];
+//! let mut checksums = Vec::new();
+//! for section in &layout.sections {
+//!     let start = usize::try_from(section.offset)?;
+//!     let bytes = &mut object[start..start + usize::try_from(section.len)?];
+//!     bytes.fill(7); // [token][head][dim] of section.layer, section.kind
+//!     checksums.push(Checksum::of(bytes));
+//! }
+//! let header_len = usize::try_from(layout.header_len)?;
+//! let header = ObjectHeader { identity: identity.clone(), layout: layout.clone(), checksums, producer: "docs".into() };
+//! header.encode(&mut object[..header_len])?; // last
+//!
+//! let read = ObjectHeader::decode(&object, object.len() as u64)?;
+//! read.expect(&identity, &layout)?; // and every section is compared with read.checksums
+//!
+//! let other = ObjectIdentity::new(&namespace, &chunks[1], 0)?;
+//! assert_eq!(read.expect(&other, &layout).unwrap_err().kind(), ErrorKind::Incompatible);
+//! object[60] ^= 1;
+//! assert_eq!(ObjectHeader::decode(&object, object.len() as u64).unwrap_err().kind(), ErrorKind::Corrupt);
+//! # Ok(()) }
+//! ```
+//!
+//! # An engine's memory as data
+//!
+//! A layout is an affine map; strided runs follow from it, few for layouts that agree, many small ones for layouts that do not:
+//!
+//! ```
+//! # use kv_format::*;
+//! # fn main() -> Result<()> {
+//! let geometry = Geometry::new(GeometryParts {
+//!     dtype: Dtype::Bf16,
+//!     rope: RopePairing::RotateHalf,
+//!     layers: 0..1,
+//!     heads: 0..2,
+//!     replica: Replica::ONLY,
+//!     key_dim: 64,
+//!     value_dim: 64,
+//!     block_tokens: 16,
+//!     blocks: 8,
+//!     key: PagingLayout::x_packed(16, 2, 64, 8), // ROCm's K: [block, head, dim / 8, token, 8]
+//!     value: PagingLayout::token_major(16, 2, 64),
+//!     tensors: vec![TensorBase { region: 0, offset: 0 }, TensorBase { region: 1, offset: 0 }],
+//!     regions: vec![8 * 16 * 2 * 64 * 2; 2],
+//! })?;
+//! let plan = LayerPlan::new(&geometry, &[5, 0], 0..32, 0..2)?; // 32 tokens in blocks 5 and 0
+//! let mut runs = [(0, 0); 2];
+//! for (run, kind) in runs.iter_mut().zip(TensorKind::BOTH) {
+//!     plan.for_each_run(kind, |_device, _section, bytes| *run = (run.0 + 1, bytes));
+//! }
+//! assert_eq!(runs, [(32 * 2 * 8, 16), (2, 4096)]); // K in runs of 16 bytes, V in whole blocks
+//! # Ok(()) }
+//! ```
+//!
+//! # Features
+//!
+//! * `reference`: a model's KV of which every element is known, and random geometries, for tests: ours and yours.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -23,10 +23,31 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Whoever needs several parts takes them in one step, so that two callers can never each hold half of what both need:
+//!
+//! ```
+//! # use kv_memory::{HugePages, StagingPool};
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), kv_memory::Error> {
+//! # let pool = StagingPool::new(HugePages::allocate(8 << 20)?, 1 << 20)?;
+//! let parts = pool.acquire_many(6).await;
+//! assert!(pool.try_acquire().is_some()); // two are left, and this one is back at once
+//! let moved = std::thread::spawn(move || parts.len()); // buffers move to whatever thread or device works with them
+//! assert_eq!((moved.join().unwrap(), pool.usage().bytes_high_water), (6, 7 << 20));
+//! # Ok(()) }
+//! ```
+//!
 //! # What it is not
 //!
-//! A general allocator: buffers of one pool all have one size, because fresh pages cost more than the copies that this project
-//! exists to make (a fresh `Vec` is filled at 1.2 GB/s where a reused huge page takes 20).
+//! * **Not a general allocator.** Buffers of one pool all have one size, because fresh pages cost more than the copies that this
+//!   project exists to make (a fresh `Vec` is filled at 1.2 GB/s where a reused huge page takes 20).
+//! * **Not `Bytes`.** A buffer has one owner and is written in place by devices and syscalls; nothing is shared, so nothing is copied
+//!   in order to be sure.
+//! * **Not device memory.** An engine's KV blocks are an accelerator's; only the host's side of a transfer is here.
+//!
+//! # Unsafe code
+//!
+//! It stands in `mapping.rs`, `buffer.rs` and `pool.rs`: mapping, and handing out slices of what was mapped. Implementing
+//! [`HostRegion`] is unsafe, using it is not.
 
 mod buffer;
 mod error;

@@ -45,9 +45,90 @@
 //! * **Blocks are safe**: after `finish().await` or `cancel().await` no transfer touches them.
 //! * **A miss is a result**, with a reason, never an error.
 //!
-//! # What it is not
+//! # Cookbook
 //!
-//! No router, no scheduler, no engine; it names no concrete device and no concrete store. Composition is the caller's.
+//! Everything below runs on `HostDevice` and a store in memory; on an accelerator and a shared mount only these two lines differ.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use kv_device::{HostDevice, HostDeviceOptions};
+//! use kv_format::{
+//!     Dtype, Geometry, GeometryParts, InputDigest, KvGroup, ModelIdentity, Namespace, PagingLayout, Replica, RopePairing, TensorBase,
+//! };
+//! use kv_pipeline::{LoadRequest, Pipeline, SaveRequest, StopReason};
+//!
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let model = ModelIdentity {
+//! #     name: "two-layers".into(), weights: InputDigest([7; 32]), adapters: vec![], weight_quantisation: "none".into(),
+//! #     rope_pairing: RopePairing::RotateHalf, rope_theta: 1e4, rope_scaling: "none".into(),
+//! #     groups: vec![KvGroup::full_attention(2, 2, 64)],
+//! # };
+//! // One rank with 2 layers of 2 KV heads: K and V of each layer in a region of its own, 64 blocks of 16 tokens.
+//! let paging = PagingLayout::token_major(16, 2, 64);
+//! let bytes = 64 * 16 * 2 * 64 * 2;
+//! let geometry = Geometry::new(GeometryParts {
+//!     dtype: Dtype::Bf16,
+//!     rope: RopePairing::RotateHalf,
+//!     layers: 0..2,
+//!     heads: 0..2,
+//!     replica: Replica::ONLY,
+//!     key_dim: 64,
+//!     value_dim: 64,
+//!     block_tokens: 16,
+//!     blocks: 64,
+//!     key: paging,
+//!     value: paging,
+//!     tensors: (0..4).map(|region| TensorBase { region, offset: 0 }).collect(),
+//!     regions: vec![bytes; 4],
+//! })?;
+//! let device = HostDevice::new(HostDeviceOptions::default())?;
+//! let len = usize::try_from(bytes)?;
+//! let memory = (0..4).map(|_| device.allocate(len)).collect::<Result<Vec<_>, _>>()?;
+//! memory[0].with(|kv| kv.fill(42)); // the engine prefills
+//!
+//! let namespace = Namespace::builder(model).build()?;
+//! let store = kv_storage::open("memory://").await?;
+//! let kv = Pipeline::builder(namespace).device(device).store(store).staging_bytes(8 << 20).build()?;
+//! // SAFETY: `memory` outlives `close` below, and nobody touches the blocks of a running transfer.
+//! let registered = unsafe { kv.register(geometry, memory.iter().map(|part| part.region()).collect())? };
+//!
+//! // Save 512 tokens, two chunks, from blocks 0 to 31. Saving them again finds them there.
+//! let tokens: Vec<u32> = (0..512).collect();
+//! let blocks: Vec<u32> = (0..32).collect();
+//! let saved = kv.producer().save(&registered, SaveRequest::new(&tokens).blocks(&blocks))?.finish().await?;
+//! assert_eq!(saved.tokens, 512);
+//! let again = kv.producer().save(&registered, SaveRequest::new(&tokens).blocks(&blocks))?.finish().await?;
+//! assert_eq!(again.deduplicated, saved.objects);
+//!
+//! // Look up: a hint, before the engine has blocks to spare.
+//! let mut longer = tokens.clone();
+//! longer.extend(0..256);
+//! let hit = kv.consumer().lookup(LookupRequest::new(&longer)).await?;
+//! assert_eq!((hit.tokens, hit.stopped), (512, Some(StopReason::NotFound)));
+//!
+//! // Load into blocks 32 to 63, layer by layer. What comes back is verified; what does not has its reason.
+//! let blocks: Vec<u32> = (32..64).collect();
+//! let mut load = kv.consumer().load(&registered, LoadRequest::new(&tokens).blocks(&blocks))?;
+//! while let Some(layer) = load.next_layer().await? {
+//!     println!("layer {layer} may be used");
+//! }
+//! let loaded = load.finish().await?;
+//! assert_eq!((loaded.tokens, loaded.failures.len()), (512, 0));
+//! assert!(memory[0].with_shared(|kv| kv[len / 2..].iter().all(|byte| *byte == 42)));
+//!
+//! // Before the engine frees its memory. What was done stands in `stats`.
+//! registered.close().await?;
+//! assert_eq!(kv.stats().verify_failures, 0);
+//! # Ok(()) }
+//! ```
+//!
+//! # What it is not, and why
+//!
+//! * **Not a router, a scheduler or an engine.** Whoever routes asks [`Consumer::lookup`]; the blocks are the engine's.
+//! * **Not a service.** No process, no port, no coordinator: ranks and clusters meet in the store, so there is nothing more to fail.
+//! * **Not a connector of one engine.** It takes block ids, regions and a fence, and no tensor types.
+//! * **Not a choice of backends.** It names no concrete device and no concrete store; composition is the caller's.
 
 #![deny(unsafe_code)]
 
@@ -76,6 +157,6 @@ pub use lookup::Lookup;
 pub use operation::Canceller;
 pub use pipeline::{DEFAULT_PART_BYTES, DEFAULT_STAGING_BYTES, Pipeline, PipelineBuilder};
 pub use register::Registered;
-pub use request::{DEFAULT_TIMEOUT, LoadPolicy, LoadRequest, SaveRequest};
+pub use request::{DEFAULT_TIMEOUT, LoadPolicy, LoadRequest, LookupRequest, SaveRequest};
 pub use save::{Producer, Save, Saved};
 pub use stats::Stats;

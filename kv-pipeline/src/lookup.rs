@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kv_format::{Chunk, ObjectName};
+use kv_format::{Chunk, ObjectName, chunks};
 use kv_storage::ErrorKind as StorageKind;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::limits::{Limits, Stop};
-use crate::load::full_chunks;
-use crate::{Consumer, Result, StopReason};
+use crate::{Consumer, LookupRequest, Result, StopReason};
 
 /// Answer of a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,16 +25,18 @@ impl Consumer {
     /// Looks for the full chunks of a sequence, all slices of each: what every rank together can load.
     ///
     /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid) for a sequence of 2^32 tokens or more. A store that fails, or a deadline that passes,
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a sequence of 2^32 tokens or more, or extras that are out of order. A store that fails, or a deadline that passes,
     /// is told in the answer.
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn lookup(&self, tokens: &[u32], timeout: Duration) -> Result<Lookup> {
+    pub async fn lookup(&self, request: LookupRequest<'_>) -> Result<Lookup> {
         let (_open, cancelled) = watch::channel(false);
-        let limits = Limits::new(&self.core.environment, timeout, Duration::ZERO, cancelled);
+        let limits = Limits::new(&self.core.environment, request.timeout, Duration::ZERO, cancelled);
         let mut found = Lookup { tokens: 0, stopped: None };
-        for chunk in full_chunks(&self.core.namespace, tokens)? {
+        let mut planned = chunks(&self.core.namespace, request.tokens, request.extras)?;
+        planned.pop_if(|last| last.tail);
+        for chunk in planned {
             match limits.run(self.probe(&chunk)).await {
                 Ok(None) => found.tokens = chunk.tokens.end,
                 Ok(stopped) => return Ok(Lookup { stopped, ..found }),

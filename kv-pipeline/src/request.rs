@@ -138,6 +138,34 @@ impl<'a> LoadRequest<'a> {
     }
 }
 
+/// A lookup: how much of `tokens` the store seems to hold.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct LookupRequest<'a> {
+    pub(crate) tokens: &'a [u32],
+    pub(crate) extras: &'a [Extra],
+    pub(crate) timeout: Duration,
+}
+
+impl<'a> LookupRequest<'a> {
+    /// A lookup of the full chunks of a sequence.
+    pub fn new(tokens: &'a [u32]) -> Self {
+        Self { tokens, extras: &[], timeout: DEFAULT_TIMEOUT }
+    }
+
+    /// Inputs that the token ids do not determine, in order of position.
+    pub fn extras(mut self, extras: &'a [Extra]) -> Self {
+        self.extras = extras;
+        self
+    }
+
+    /// Time after which the lookup answers with what it has found; 30 s unless given.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
 /// Chunks of a sequence, checked against the blocks that were given for it. The tail is kept if `keep_tail` says so.
 pub(crate) fn planned_chunks(
     namespace: &Namespace,

@@ -1,6 +1,6 @@
 //! Figures that do not depend on the machine, and that a careless change makes worse: bytes copied, calls, allocations.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and tells its figures")]
 
 mod common;
 

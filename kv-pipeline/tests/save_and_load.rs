@@ -136,6 +136,25 @@ async fn a_tail_is_loaded_only_through_its_request() {
 }
 
 #[tokio::test]
+async fn an_image_is_found_only_by_who_names_it() {
+    let store = MemoryStore::new();
+    let rank = Rank::new(namespace(), Arc::new(store), amd_like(0..HEADS, Replica::ONLY));
+    rank.prefill(2 * CHUNK);
+    let prompt = tokens(2 * CHUNK);
+    let image = [Extra { position: CHUNK + 1, digest: InputDigest([8; 32]) }];
+    let save = SaveRequest::new(&prompt).extras(&image).blocks(&rank.blocks);
+    rank.kv.producer().save(&rank.registered, save).unwrap().finish().await.unwrap();
+    let consumer = rank.kv.consumer();
+    for (extras, found) in [(&image[..], 2 * CHUNK), (&[], CHUNK)] {
+        let lookup = consumer.lookup(LookupRequest::new(&prompt).extras(extras)).await.unwrap();
+        assert_eq!(lookup.tokens, found, "{extras:?}");
+        let load = LoadRequest::new(&prompt).extras(extras).blocks(&rank.blocks);
+        let loaded = consumer.load(&rank.registered, load).unwrap().finish().await.unwrap();
+        assert_eq!(loaded.tokens, found, "{extras:?}");
+    }
+}
+
+#[tokio::test]
 async fn staging_smaller_than_a_chunk_still_delivers_it() {
     let store = saved(&namespace(), 2 * CHUNK).await;
     let builder = Pipeline::builder(namespace()).staging_bytes(2 << 20).part_bytes(1 << 20);

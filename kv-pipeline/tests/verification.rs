@@ -158,7 +158,7 @@ async fn another_model_is_another_namespace_and_a_miss() {
         let loaded = consumer.load(&tokens(COUNT)).await.unwrap();
         assert_eq!((loaded.tokens, loaded.failures[0].reason), (0, StopReason::NotFound));
         consumer.assert_holds(0);
-        let found = consumer.kv.consumer().lookup(&tokens(COUNT), PATIENCE).await.unwrap();
+        let found = consumer.kv.consumer().lookup(LookupRequest::new(&tokens(COUNT))).await.unwrap();
         assert_eq!((found.tokens, found.stopped), (0, Some(StopReason::NotFound)));
     }
 }
@@ -206,7 +206,7 @@ async fn a_deleted_object_ends_the_prefix_at_its_chunk() {
     let (store, consumer, objects) = scene().await;
     store.delete(&objects[1].0).await.unwrap();
     assert_refused(&consumer, StopReason::NotFound, "deleted").await;
-    let found = consumer.kv.consumer().lookup(&tokens(COUNT), PATIENCE).await.unwrap();
+    let found = consumer.kv.consumer().lookup(LookupRequest::new(&tokens(COUNT))).await.unwrap();
     assert_eq!((found.tokens, found.stopped), (CHUNK, Some(StopReason::NotFound)));
     let prompt = tokens(COUNT);
     let request = LoadRequest::new(&prompt).blocks(&consumer.blocks).policy(LoadPolicy::Fail);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kv_device::Fence;
-use kv_format::{Chunk, Namespace, chunks};
+use kv_format::Chunk;
 use tokio::sync::watch;
 
 use crate::in_order::{Turns, side_by_side};
@@ -252,11 +252,4 @@ fn incomplete(loaded: &Loaded) -> Error {
         ErrorKind::Incomplete,
         format!("{tokens} of {requested} tokens were loaded: {}", reasons.join("; ")),
     )
-}
-
-/// Tokens that full chunks of a sequence cover.
-pub(crate) fn full_chunks(namespace: &Namespace, tokens: &[u32]) -> Result<Vec<Chunk>> {
-    let mut chunks = chunks(namespace, tokens, &[])?;
-    chunks.pop_if(|last| last.tail);
-    Ok(chunks)
 }

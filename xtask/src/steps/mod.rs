@@ -2,6 +2,7 @@
 
 mod checks;
 mod features;
+mod instructions;
 
 use crate::processes::{Interrupted, Processes, Stdout};
 use crate::table::Table;
@@ -52,7 +53,7 @@ struct Step {
     run: fn(&Bench) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step::plain("fmt", "rustfmt changes nothing", checks::fmt),
     Step::plain("clippy", "no lint fires in any crate, test or example", checks::clippy),
     Step::plain("tests", "all tests, by cargo-nextest where it is installed", checks::tests),
@@ -66,6 +67,13 @@ const STEPS: [Step; 9] = [
         optional: true,
         dear: false,
         run: checks::deny,
+    },
+    Step {
+        name: "instructions",
+        about: "instruction counts of the hot loops stay below their limits (needs valgrind)",
+        optional: true,
+        dear: false,
+        run: instructions::run,
     },
     Step {
         name: "model",

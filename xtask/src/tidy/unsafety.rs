@@ -16,6 +16,11 @@ const ALLOWED: &[(&str, &str)] = &[
     ("kv-device/tests/", "calls the unsafe register fn"),
     ("kv-pipeline/src/register.rs", "passes the promise about an engine's memory on"),
     ("kv-pipeline/tests/", "calls the unsafe register fn"),
+    ("kv-pipeline/examples/hot_loops.rs", "calls the unsafe register fn"),
+    ("examples/custom_device/src/memory.rs", "reads and writes the engine's own memory"),
+    ("examples/custom_device/src/device.rs", "implements the unsafe fn"),
+    ("examples/custom_device/tests/", "calls the unsafe register fn"),
+    ("kv-pipeline/benches/path_efficiency/registration.rs", "calls the unsafe register fn"),
     (
         "examples/handoff/src/transfer/registration.rs",
         "makes the promise for the example engine's own memory",

@@ -20,8 +20,10 @@ use crate::engine::collective::Collective;
 pub enum Lost {
     /// Another rank is gone.
     Rank(u32),
-    /// The launcher is gone, or has told this rank to stop.
+    /// The launcher is gone.
     Launcher,
+    /// This rank was told to stop, by a signal or because another one has failed.
+    Told,
 }
 
 impl fmt::Display for Lost {
@@ -29,6 +31,7 @@ impl fmt::Display for Lost {
         match self {
             Self::Rank(rank) => write!(out, "rank {rank} is gone"),
             Self::Launcher => write!(out, "the launcher closed the connection"),
+            Self::Told => write!(out, "told to stop"),
         }
     }
 }

@@ -21,6 +21,7 @@ use super::memory::DeviceMemory;
 use super::registration::Registration;
 use super::{CacheDescription, LoadReport, SaveReport, store};
 use crate::cluster::job::Job;
+use crate::cluster::link::Lost;
 use crate::cluster::stop::Stop;
 use crate::engine::memory::CacheMemory;
 use crate::model::config::ModelConfig;
@@ -214,10 +215,10 @@ impl Drop for Transport {
 
 /// Waits for `call`, or for the order to stop, which drops it.
 async fn unless_stopped<T>(stop: &Stop, call: impl Future<Output = T>) -> Result<T> {
-    ensure!(!stop.is_set(), "told to stop");
+    ensure!(!stop.is_set(), Lost::Told);
     tokio::select! {
         biased;
-        () = stop.told() => Err(anyhow!("told to stop")),
+        () = stop.told() => Err(Lost::Told.into()),
         output = call => Ok(output),
     }
 }
@@ -237,7 +238,7 @@ async fn finish_or_cancel<T>(
     }
     // It may have come to its end meanwhile; the order stands.
     let _ = finish.await;
-    Err(anyhow!("told to stop"))
+    Err(Lost::Told.into())
 }
 
 /// The message is the whole sentence; its sources only repeat parts of it.
