@@ -24,7 +24,7 @@ impl Canceller {
 /// Handle of a running task. Dropping it asks the task to stop.
 #[derive(Debug)]
 pub(crate) struct Operation<T> {
-    task: JoinHandle<T>,
+    task: JoinHandle<Result<T>>,
     canceller: Canceller,
 }
 
@@ -35,27 +35,31 @@ impl<T: Send + 'static> Operation<T> {
         work: impl FnOnce(watch::Receiver<bool>) -> F,
     ) -> Self
     where
-        F: Future<Output = T> + Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
     {
         let (cancel, cancelled) = watch::channel(false);
         Self { task: runtime.spawn(work(cancelled)), canceller: Canceller { cancel: Arc::new(cancel) } }
     }
 
     /// Waits for the task's end.
-    pub(crate) async fn join(&mut self) -> Result<T> {
-        (&mut self.task).await.map_err(|error| {
+    pub(crate) async fn finish(mut self) -> Result<T> {
+        (&mut self.task).await.unwrap_or_else(|error| {
             let message =
                 format!("the task of the operation ended early ({error}): is its runtime shutting down?");
-            Error::new(ErrorKind::Cancelled, message)
+            Err(Error::new(ErrorKind::Cancelled, message))
         })
     }
 
-    /// Asks the task to stop.
-    pub(crate) fn cancel(&self) {
+    /// Asks the task to stop, and waits for its end. An error means that the device still holds the engine's blocks.
+    pub(crate) async fn cancel(self) -> Result<()> {
         self.canceller.cancel();
+        match self.finish().await {
+            Err(error) if error.kind() == ErrorKind::Device => Err(error),
+            _ => Ok(()),
+        }
     }
 
-    /// For others who may ask it.
+    /// For others who may ask it to stop.
     pub(crate) fn canceller(&self) -> Canceller {
         self.canceller.clone()
     }

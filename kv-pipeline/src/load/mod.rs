@@ -34,7 +34,7 @@ pub struct Consumer {
 #[derive(Debug)]
 #[must_use = "a dropped load stops: call finish().await"]
 pub struct Load {
-    operation: Operation<Result<Loaded>>,
+    operation: Operation<Loaded>,
     progress: watch::Receiver<Progress>,
     next_layer: u32,
 }
@@ -112,8 +112,8 @@ impl Load {
     ///
     /// # Cancel safety
     /// Dropping it is dropping the load.
-    pub async fn finish(mut self) -> Result<Loaded> {
-        self.operation.join().await?
+    pub async fn finish(self) -> Result<Loaded> {
+        self.operation.finish().await
     }
 
     /// Lets others stop this load while its owner waits in [`finish`](Self::finish).
@@ -128,12 +128,8 @@ impl Load {
     ///
     /// # Cancel safety
     /// Dropping it is dropping the load.
-    pub async fn cancel(mut self) -> Result<()> {
-        self.operation.cancel();
-        match self.operation.join().await? {
-            Err(error) if error.kind() == ErrorKind::Device => Err(error),
-            _ => Ok(()),
-        }
+    pub async fn cancel(self) -> Result<()> {
+        self.operation.cancel().await
     }
 }
 

@@ -47,7 +47,7 @@ pub struct Saved {
 #[derive(Debug)]
 #[must_use = "a dropped save stops: call finish().await"]
 pub struct Save {
-    operation: Operation<Result<Saved>>,
+    operation: Operation<Saved>,
 }
 
 impl Producer {
@@ -85,8 +85,8 @@ impl Save {
     ///
     /// # Cancel safety
     /// Dropping it is dropping the save.
-    pub async fn finish(mut self) -> Result<Saved> {
-        self.operation.join().await?
+    pub async fn finish(self) -> Result<Saved> {
+        self.operation.finish().await
     }
 
     /// Lets others stop this save while its owner waits in [`finish`](Self::finish).
@@ -102,12 +102,8 @@ impl Save {
     ///
     /// # Cancel safety
     /// Dropping it is dropping the save.
-    pub async fn cancel(mut self) -> Result<()> {
-        self.operation.cancel();
-        match self.operation.join().await? {
-            Err(error) if error.kind() == crate::ErrorKind::Device => Err(error),
-            _ => Ok(()),
-        }
+    pub async fn cancel(self) -> Result<()> {
+        self.operation.cancel().await
     }
 }
 
