@@ -1,6 +1,10 @@
 //! Figures that do not depend on the machine, and that a careless change makes worse: bytes copied, calls, allocations.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and tells its figures")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and tells its figures"
+)]
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! `cargo xtask`: the project's own commands, in Rust so that a fresh machine needs nothing but a toolchain.
 //!
 //! `demo` shows the library at work, `test` checks the whole workspace, `tidy` keeps the rules that no compiler keeps, `doc` builds
-//! the documentation as docs.rs does.
+//! the documentation as docs.rs does, `bench` measures save and load beside what the machine can do.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -10,6 +10,7 @@
     reason = "a command-line tool: its output is the terminal's"
 )]
 
+mod bench;
 mod demo;
 mod doc;
 mod model;
@@ -36,6 +37,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Options),
     Demo(demo::Options),
     Test(steps::Options),
     Tidy(tidy::Options),
@@ -44,6 +46,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Bench(options) => bench::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => steps::run(&options),
         Command::Tidy(options) => tidy::command(&options),

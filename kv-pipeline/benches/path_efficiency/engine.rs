@@ -1,0 +1,239 @@
+//! One rank of a Llama-3.1-70B-shaped engine over host memory, with its pipeline.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use kv_device::{Device, HostAllocation, HostDevice, HostDeviceOptions};
+use kv_format::{
+    Checksum, Dtype, Geometry, GeometryParts, InputDigest, KvGroup, ModelIdentity, Namespace, PagingLayout,
+    Replica, RopePairing, TensorBase,
+};
+use kv_pipeline::{LoadRequest, Pipeline, Registered, SaveRequest};
+use kv_storage::KvStore;
+use tokio::runtime::Runtime;
+
+use crate::registration::register;
+
+/// Layers, KV heads, elements of a head, tokens of a chunk, bytes of an element.
+const LAYERS: u32 = 80;
+const HEADS: u32 = 8;
+const DIM: u32 = 128;
+const CHUNK: u32 = 256;
+const ELEMENT: usize = 2;
+
+/// Payload of one object: one KV head of one chunk, all layers, K and V.
+pub(crate) const OBJECT_PAYLOAD: usize = 2 * LAYERS as usize * CHUNK as usize * DIM as usize * ELEMENT;
+
+/// The object: two pages of header, then the payload.
+pub(crate) const OBJECT_BYTES: usize = OBJECT_PAYLOAD + 8192;
+
+/// Longest time that one save or load may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Where the shuffle of block ids starts.
+pub(crate) const SEED: u64 = 0x6b76_6272_6964_6765;
+
+/// How an engine keeps its KV.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) name: &'static str,
+    /// KV heads of the rank.
+    pub(crate) heads: u32,
+    pub(crate) block_tokens: u32,
+    /// Whether the sequence's blocks are scattered over twice as many, as in a cache that has been in use.
+    pub(crate) shuffled: bool,
+}
+
+/// The shapes that are measured.
+pub(crate) const SHAPES: [Shape; 4] = [
+    Shape { name: "TP8, blocks of 16, shuffled", heads: 1, block_tokens: 16, shuffled: true },
+    Shape { name: "TP8, blocks of 128, in order", heads: 1, block_tokens: 128, shuffled: false },
+    Shape { name: "TP1, blocks of 16, shuffled", heads: 8, block_tokens: 16, shuffled: true },
+    Shape { name: "TP1, blocks of 128, in order", heads: 8, block_tokens: 128, shuffled: false },
+];
+
+/// A rank with its memory, its pipeline and one sequence.
+pub(crate) struct Engine {
+    registered: Registered,
+    kv: Pipeline,
+    store: Arc<dyn KvStore>,
+    memory: Vec<HostAllocation>,
+    tokens: Vec<u32>,
+    blocks: Vec<u32>,
+    payload: u64,
+    saved: bool,
+}
+
+impl Engine {
+    /// An engine whose sequence makes `objects` objects. `tenant` keeps the objects of the engines of one run apart.
+    pub(crate) fn new(
+        runtime: &Runtime,
+        store: &Arc<dyn KvStore>,
+        shape: Shape,
+        objects: u32,
+        tenant: &str,
+    ) -> Result<Self> {
+        let tokens = objects / shape.heads * CHUNK;
+        let needed = tokens / shape.block_tokens;
+        let geometry = geometry(shape, if shape.shuffled { 2 * needed } else { needed })?;
+        let mut blocks: Vec<u32> = (0..geometry.blocks).collect();
+        if shape.shuffled {
+            shuffle(&mut blocks);
+        }
+        blocks.truncate(usize::try_from(needed)?);
+        let device = HostDevice::new(HostDeviceOptions::default())?;
+        let allocate = |len: &u64| Ok(device.allocate(usize::try_from(*len)?)?);
+        let memory = geometry.regions.iter().map(allocate).collect::<Result<Vec<_>>>()?;
+        let mut state = SEED;
+        for allocation in &memory {
+            allocation.with(|bytes| {
+                bytes.chunks_mut(8).for_each(|eight| {
+                    let random = next(&mut state).to_le_bytes();
+                    eight.copy_from_slice(&random[..eight.len()]);
+                })
+            });
+        }
+        let entered = runtime.enter();
+        let device: Arc<dyn Device> = device;
+        let kv = Pipeline::builder(namespace(tenant)?).device(device).store(Arc::clone(store)).build()?;
+        drop(entered);
+        let registered = register(&kv, geometry, &memory)?;
+        let payload = u64::from(objects) * OBJECT_PAYLOAD as u64;
+        let (store, tokens) = (Arc::clone(store), (0..tokens).collect());
+        Ok(Self { registered, kv, store, memory, tokens, blocks, payload, saved: false })
+    }
+
+    /// Saves everything into a store that has none of it; how long that took.
+    pub(crate) fn save(&mut self, runtime: &Runtime) -> Result<Duration> {
+        self.clear(runtime)?;
+        let (tokens, blocks) = (&self.tokens, &self.blocks);
+        let request = SaveRequest::new(tokens).blocks(blocks).timeout(PATIENCE);
+        let started = Instant::now();
+        let saved = runtime.block_on(self.kv.producer().save(&self.registered, request)?.finish())?;
+        let took = started.elapsed();
+        ensure!(saved.bytes == self.payload, "{} of {} bytes were saved", saved.bytes, self.payload);
+        self.saved = true;
+        Ok(took)
+    }
+
+    /// Loads everything back into the same blocks and removes it from the store; how long the load took.
+    pub(crate) fn load(&mut self, runtime: &Runtime) -> Result<Duration> {
+        if !self.saved {
+            self.save(runtime)?;
+        }
+        let (tokens, blocks) = (&self.tokens, &self.blocks);
+        let request = LoadRequest::new(tokens).blocks(blocks).timeout(PATIENCE);
+        let started = Instant::now();
+        let loaded = runtime.block_on(self.kv.consumer().load(&self.registered, request)?.finish())?;
+        let took = started.elapsed();
+        ensure!(
+            loaded.bytes == self.payload,
+            "{} of {} bytes: {:?}",
+            loaded.bytes,
+            self.payload,
+            loaded.failures
+        );
+        self.clear(runtime)?;
+        Ok(took)
+    }
+
+    /// Loads into blocks that were wiped, and compares with what was saved: what is measured is the real thing.
+    pub(crate) fn prove(&mut self, runtime: &Runtime) -> Result<()> {
+        let before = self.digest();
+        self.save(runtime)?;
+        self.memory.iter().for_each(|memory| memory.with(|bytes| bytes.fill(0)));
+        ensure!(self.digest() != before, "wiping the engine's memory changed nothing");
+        self.load(runtime)?;
+        ensure!(self.digest() == before, "what was loaded is not what was saved");
+        Ok(())
+    }
+
+    /// What pages the engine's memory was asked for in.
+    pub(crate) fn pages(&self) -> String {
+        let mib = self.memory.iter().map(HostAllocation::len).sum::<usize>() >> 20;
+        let first = self.memory.first().map_or_else(String::new, |memory| format!("{:?}", memory.pages()));
+        format!("{mib} MiB in {} regions, pages asked for: {first}", self.memory.len())
+    }
+
+    /// Checksum of the sequence's KV in each region.
+    fn digest(&self) -> Vec<u64> {
+        let geometry = self.registered.geometry();
+        let block = usize::try_from(geometry.key.block_stride).unwrap_or(usize::MAX).saturating_mul(ELEMENT);
+        let of = |bytes: &[u8]| {
+            let mut checksum = Checksum::new();
+            for id in &self.blocks {
+                checksum.update(&bytes[*id as usize * block..][..block]);
+            }
+            checksum.value()
+        };
+        self.memory.iter().map(|memory| memory.with_shared(of)).collect()
+    }
+
+    /// Removes every object of this engine.
+    fn clear(&mut self, runtime: &Runtime) -> Result<()> {
+        if !std::mem::take(&mut self.saved) {
+            return Ok(());
+        }
+        runtime.block_on(async {
+            for object in self.store.list(&self.kv.namespace().digest(), None, usize::MAX).await? {
+                self.store.delete(&object.name).await?;
+            }
+            self.store.idle().await;
+            Ok(())
+        })
+    }
+}
+
+/// Every K and every V has a region of its own, as engines allocate them.
+fn geometry(shape: Shape, blocks: u32) -> Result<Geometry> {
+    let layout = PagingLayout::token_major(shape.block_tokens, shape.heads, DIM);
+    let region = layout.block_stride * u64::from(blocks) * ELEMENT as u64;
+    Ok(Geometry::new(GeometryParts {
+        dtype: Dtype::Bf16,
+        rope: RopePairing::RotateHalf,
+        layers: 0..LAYERS,
+        heads: 0..shape.heads,
+        replica: Replica::ONLY,
+        key_dim: DIM,
+        value_dim: DIM,
+        block_tokens: shape.block_tokens,
+        blocks,
+        key: layout,
+        value: layout,
+        tensors: (0..2 * LAYERS).map(|region| TensorBase { region, offset: 0 }).collect(),
+        regions: vec![region; 2 * LAYERS as usize],
+    })?)
+}
+
+fn namespace(tenant: &str) -> Result<Namespace> {
+    let model = ModelIdentity {
+        name: "llama-3.1-70b".into(),
+        weights: InputDigest([0; 32]),
+        adapters: vec![],
+        weight_quantisation: "none".into(),
+        rope_pairing: RopePairing::RotateHalf,
+        rope_theta: 500_000.0,
+        rope_scaling: "llama3:8:1:4:8192".into(),
+        groups: vec![KvGroup::full_attention(LAYERS, HEADS, DIM)],
+    };
+    Ok(Namespace::builder(model).chunk_tokens(CHUNK).tensor_parallel(&[1, HEADS]).tenant(tenant).build()?)
+}
+
+/// Fisher-Yates, from [`SEED`].
+fn shuffle(ids: &mut [u32]) {
+    let mut state = SEED;
+    for last in (1..ids.len()).rev() {
+        let other = next(&mut state) % (last as u64 + 1);
+        ids.swap(last, usize::try_from(other).unwrap_or(last));
+    }
+}
+
+/// SplitMix64.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}

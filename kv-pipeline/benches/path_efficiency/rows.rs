@@ -1,0 +1,144 @@
+//! What is measured: one row for each plain loop and each pipeline operation.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::runtime::Runtime;
+
+use crate::ceilings::{Ceilings, Loop};
+use crate::engine::{Engine, OBJECT_BYTES};
+
+/// Save or load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Save,
+    Load,
+}
+
+impl Direction {
+    pub(crate) const BOTH: [Self; 2] = [Self::Save, Self::Load];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Save => "save",
+            Self::Load => "load",
+        }
+    }
+
+    /// What the mission asks for, in GB/s: from, to.
+    pub(crate) fn target(self) -> (f64, f64) {
+        match self {
+            Self::Save => (20.0, 25.0),
+            Self::Load => (16.0, 20.0),
+        }
+    }
+}
+
+/// What a row is a figure of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Copy,
+    ChecksumHot,
+    ChecksumCold,
+    StoreAlone(Direction),
+    CopyAndStore(Direction),
+    /// Copy and store, every file flushed.
+    Flushed,
+    Pipeline(Direction),
+    /// The pipeline over a store that flushes every object, as it does by default.
+    PipelineFlushed,
+}
+
+/// Runs one measurement.
+type Work<'a> = Box<dyn FnMut() -> Result<Duration> + 'a>;
+
+/// One thing to measure.
+pub(crate) struct Row<'a> {
+    pub(crate) subject: Subject,
+    pub(crate) name: String,
+    /// Threads of a plain loop.
+    pub(crate) threads: Option<usize>,
+    pub(crate) work: Work<'a>,
+}
+
+/// The plain loops over objects: direction, whether bytes are copied too, bytes of a call, whether files are reserved first.
+const LOOPS: [(Direction, bool, usize, bool); 11] = [
+    (Direction::Save, false, 2 << 20, false),
+    (Direction::Save, false, 2 << 20, true),
+    (Direction::Save, false, OBJECT_BYTES, false),
+    (Direction::Save, true, 1 << 20, false),
+    (Direction::Save, true, 1 << 20, true),
+    (Direction::Save, true, 2 << 20, false),
+    (Direction::Save, true, 2 << 20, true),
+    (Direction::Load, false, 1 << 20, false),
+    (Direction::Load, false, OBJECT_BYTES, false),
+    (Direction::Load, true, 1 << 20, false),
+    (Direction::Load, true, 2 << 20, false),
+];
+
+/// Every plain loop with 1 and, where there are two cores, 2 threads.
+pub(crate) fn ceilings<'a>(ceilings: &'a RefCell<Ceilings>, threads: usize, flushed: bool) -> Vec<Row<'a>> {
+    let mut rows = Vec::new();
+    for threads in 1..=threads {
+        let mut add = |subject, name: String, work: Work<'a>| {
+            rows.push(Row { subject, name, threads: Some(threads), work });
+        };
+        for (piece, name) in [(OBJECT_BYTES, "copy, an object at a time"), (usize::MAX, "copy, all at once")]
+        {
+            add(Subject::Copy, name.into(), Box::new(move || ceilings.borrow_mut().copy(threads, piece)));
+        }
+        let hot = Box::new(move || ceilings.borrow_mut().checksum_hot(threads));
+        add(Subject::ChecksumHot, "CRC, hot 1 MiB".into(), hot);
+        let cold = Box::new(move || ceilings.borrow_mut().checksum_cold(threads));
+        add(Subject::ChecksumCold, "CRC, cold".into(), cold);
+        for (direction, copy, piece, reserve) in LOOPS {
+            let how = Loop { threads, piece, copy, reserve, flush: false };
+            let (subject, what) = if copy {
+                (Subject::CopyAndStore(direction), "copy + store")
+            } else {
+                (Subject::StoreAlone(direction), "store alone")
+            };
+            let reserved = if reserve { ", reserved" } else { "" };
+            let name = format!("{} {what}, {} MiB pieces{reserved}", direction.name(), piece >> 20);
+            add(subject, name, Box::new(move || plain(ceilings, direction, how)));
+        }
+        if flushed {
+            let how = Loop { threads, piece: 2 << 20, copy: true, reserve: true, flush: true };
+            let work = Box::new(move || plain(ceilings, Direction::Save, how));
+            add(Subject::Flushed, "save copy + store + fsync, 2 MiB, reserved".into(), work);
+        }
+    }
+    rows
+}
+
+fn plain(ceilings: &RefCell<Ceilings>, direction: Direction, how: Loop) -> Result<Duration> {
+    match direction {
+        Direction::Save => ceilings.borrow_mut().save(how),
+        Direction::Load => ceilings.borrow_mut().load(how),
+    }
+}
+
+/// Save and load of one engine.
+pub(crate) fn pipeline<'a>(runtime: &'a Runtime, engine: &'a RefCell<Engine>, name: &str) -> Vec<Row<'a>> {
+    let row = |direction: Direction| Row {
+        subject: Subject::Pipeline(direction),
+        name: format!("{} {name}", direction.name()),
+        threads: None,
+        work: match direction {
+            Direction::Save => Box::new(move || engine.borrow_mut().save(runtime)),
+            Direction::Load => Box::new(move || engine.borrow_mut().load(runtime)),
+        },
+    };
+    Direction::BOTH.map(row).into()
+}
+
+/// A save of an engine whose store flushes.
+pub(crate) fn flushed<'a>(runtime: &'a Runtime, engine: &'a RefCell<Engine>, name: &str) -> Row<'a> {
+    Row {
+        subject: Subject::PipelineFlushed,
+        name: format!("save with fsync (the default), {name}"),
+        threads: None,
+        work: Box::new(move || engine.borrow_mut().save(runtime)),
+    }
+}
