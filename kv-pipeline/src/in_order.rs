@@ -4,7 +4,9 @@ use std::future::Future;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinError;
 
 use crate::limits::{Limits, Stop};
 
@@ -29,20 +31,24 @@ impl Turns {
     }
 }
 
-/// Runs `count` pieces of work, at most `width` side by side, started in order, and gives each result to `take` in order.
+/// Runs `count` pieces of work as tasks, at most `width` at a time, started in order, and gives each result to `take` in order.
 ///
-/// Every piece that was started is run to its end, also if the operation fails: a piece may hold an engine's blocks.
-pub(crate) async fn side_by_side<F: Future>(
+/// Tasks, so that one piece's checksums are computed while another piece is driven. Every piece that was started is run to its end,
+/// also if the operation fails: a piece may hold an engine's blocks.
+pub(crate) async fn side_by_side<F>(
+    runtime: &Handle,
     width: usize,
     count: usize,
     mut start: impl FnMut(usize) -> F,
-    mut take: impl FnMut(usize, F::Output),
-) {
+    mut take: impl FnMut(usize, Result<F::Output, JoinError>),
+) where
+    F: Future<Output: Send> + Send + 'static,
+{
     let mut running = FuturesOrdered::new();
     let (mut started, mut taken) = (0, 0);
     while taken < count {
         while started < count && started - taken < width.max(1) {
-            running.push_back(start(started));
+            running.push_back(runtime.spawn(start(started)));
             started += 1;
         }
         if let Some(output) = running.next().await {

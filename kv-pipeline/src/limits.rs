@@ -76,6 +76,12 @@ impl Limits {
         self.ended.send_replace(true);
     }
 
+    /// The error of a task that ended by a panic or with its runtime; ends the rest of the operation, which may wait for it.
+    pub(crate) fn panicked(&self, error: &tokio::task::JoinError) -> Error {
+        self.end();
+        Error::new(ErrorKind::Cancelled, format!("a task of the operation ended early: {error}"))
+    }
+
     /// Runs a future that may be dropped at any await: a store call, a wait for staging.
     pub(crate) async fn run<T>(&self, future: impl Future<Output = T>) -> Result<T, Stop> {
         self.check()?;

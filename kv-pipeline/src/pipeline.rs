@@ -17,8 +17,9 @@ use crate::{Consumer, Error, Producer, Result, Stats};
 /// Staging memory unless the builder says otherwise: 256 MiB.
 pub const DEFAULT_STAGING_BYTES: usize = 256 << 20;
 
-/// Size of a staging part unless the builder says otherwise: 1 MiB, which stays in a core's cache between copy, checksum and I/O.
-pub const DEFAULT_PART_BYTES: usize = 1 << 20;
+/// Size of a staging part unless the builder says otherwise: 2 MiB, small enough for caches between copy, checksum and I/O, large
+/// enough that handing a part from thread to thread costs little beside moving it.
+pub const DEFAULT_PART_BYTES: usize = 2 << 20;
 
 /// How long a device may hold the engine's blocks beyond a deadline before it is given up on.
 const DEVICE_GRACE: Duration = Duration::from_secs(30);

@@ -47,18 +47,18 @@ impl DeviceMemory {
         ftruncate(&file, mapped as u64)?;
         let address = Window::map(file.as_fd(), mapped, ProtFlags::empty())?;
         let alias = Window::map(file.as_fd(), mapped, ProtFlags::READ | ProtFlags::WRITE)?;
-        let pages = if flags.contains(MemfdFlags::HUGETLB) {
-            PageKind::HugeTlb
-        } else if page == HUGE_PAGE && alias.advise(Advice::LinuxHugepage).is_ok() {
-            PageKind::Transparent
-        } else {
-            PageKind::Small
-        };
         match alias.advise(Advice::LinuxPopulateWrite) {
             // Kernels before 5.14 do not know the advice: the pages then come with the first touch.
             Ok(()) | Err(Errno::INVAL) => {}
             Err(error) => return Err(error.into()),
         }
+        let pages = if flags.contains(MemfdFlags::HUGETLB) {
+            PageKind::HugeTlb
+        } else if page == HUGE_PAGE && alias.collapse() {
+            PageKind::Transparent
+        } else {
+            PageKind::Small
+        };
         Ok(Self { address, alias: RwLock::new(Alias { window: alias, len: bytes }), len: bytes, pages })
     }
 
@@ -150,6 +150,15 @@ impl Window {
     fn advise(&self, advice: Advice) -> Result<(), Errno> {
         // SAFETY: the range is the mapping that this value owns; huge pages and population do not change its contents.
         unsafe { madvise(self.base.as_ptr().cast(), self.len, advice) }
+    }
+}
+
+impl Window {
+    /// Asks for the populated pages to become huge ones now; tells whether all have. Unlike `MADV_HUGEPAGE`, which shared memory
+    /// heeds only where the administrator allows it, `MADV_COLLAPSE` (Linux 6.1) asks nobody. rustix has no name for it.
+    fn collapse(&self) -> bool {
+        // SAFETY: the range is the mapping that this value owns; collapsing does not change its contents.
+        unsafe { libc::madvise(self.base.as_ptr().cast(), self.len, libc::MADV_COLLAPSE) == 0 }
     }
 }
 

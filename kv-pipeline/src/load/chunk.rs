@@ -3,6 +3,8 @@
 //! A chunk that fails leaves the engine's blocks as they were. If the rank's part of a chunk fits the staging pool, it is read once and
 //! held until all of it is verified. If not, it is read twice: once to verify all of it, once more, verified again, to deliver it.
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use kv_device::TransferRequest;
 use kv_format::{Checksum, Chunk, ErrorKind as FormatKind, ObjectHeader};
 use kv_memory::HostBuf;
@@ -10,7 +12,6 @@ use kv_storage::{ErrorKind as StorageKind, ObjectMeta, ReadPart, Version};
 
 use super::{ChunkFailure, LoadTask, StopReason};
 use crate::existing::quarantine;
-use crate::in_order::Turns;
 use crate::limits::{Limits, Stop};
 use crate::parts::{Part, PlannedObject};
 use crate::stats::count;
@@ -47,6 +48,14 @@ pub(super) struct Delivered {
     pub(super) bytes: u64,
 }
 
+impl std::ops::Add for Delivered {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { sections: self.sections + other.sections, bytes: self.bytes + other.bytes }
+    }
+}
+
 impl LoadTask {
     /// Parts of the staging pool that a chunk takes while it is verified.
     pub(super) fn staging_parts(&self, chunk: &Chunk) -> usize {
@@ -60,20 +69,16 @@ impl LoadTask {
     }
 
     /// Delivers a chunk in its turn, or says why not.
-    pub(super) async fn load_chunk(
-        &self,
-        limits: &Limits,
-        turns: &Turns,
-        number: usize,
-    ) -> Result<Result<Delivered, ChunkFailure>> {
+    pub(super) async fn load_chunk(&self, number: usize) -> Result<Result<Delivered, ChunkFailure>> {
+        let limits = &self.limits;
         let chunk = &self.chunks[number];
         let plan = |&slice| PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks);
         let objects = self.registered.slices().iter().map(plan).collect::<Result<Vec<_>>>()?;
         let all: usize = objects.iter().map(|object| object.parts.len()).sum();
         let result = if all <= self.core.pool.parts() {
-            self.load_at_once(limits, turns, number, &objects, all).await
+            self.load_at_once(number, &objects, all).await
         } else {
-            self.load_in_two_passes(limits, turns, number, &objects).await
+            self.load_in_two_passes(number, &objects).await
         };
         match result {
             Ok(delivered) => Ok(Ok(delivered)),
@@ -92,12 +97,11 @@ impl LoadTask {
     /// Holds the whole chunk in staging.
     async fn load_at_once(
         &self,
-        limits: &Limits,
-        turns: &Turns,
         number: usize,
         objects: &[PlannedObject],
         parts: usize,
     ) -> Result<Delivered, Failed> {
+        let limits = &self.limits;
         let mut staging = limits.run(self.core.pool.acquire_many(parts)).await?;
         let mut verified = Vec::with_capacity(objects.len());
         for (index, object) in objects.iter().enumerate() {
@@ -107,36 +111,38 @@ impl LoadTask {
                 verified_header(index, object, &meta, buffers.first().map_or(&[], |buffer| &**buffer))?;
             for (part, buffer) in object.parts.iter().zip(&buffers) {
                 self.verify(index, object, part, &header, &meta, buffer)?;
-                // Other chunks of this load share the task: let them start their next transfer between two parts.
-                tokio::task::yield_now().await;
             }
             verified.push(buffers);
         }
-        turns.wait(limits, number).await?;
-        let mut delivered = Delivered::default();
+        self.turns.wait(limits, number).await?;
+        // All at once into the device's queue; every one of them has ended before the chunk has.
+        let mut transfers = FuturesUnordered::new();
         for (object, buffers) in objects.iter().zip(verified) {
             for (part, buffer) in object.parts.iter().zip(buffers) {
-                self.deliver(limits, object, part, buffer, &mut delivered).await?;
+                transfers.push(self.deliver(object, part, buffer));
             }
         }
-        Ok(delivered)
+        let mut result = Ok(Delivered::default());
+        while let Some(delivered) = transfers.next().await {
+            result = result.and_then(|sum: Delivered| delivered.map(|one| sum + one));
+        }
+        result
     }
 
     /// Verifies the whole chunk through one staging part, then reads it again to deliver it.
     async fn load_in_two_passes(
         &self,
-        limits: &Limits,
-        turns: &Turns,
         number: usize,
         objects: &[PlannedObject],
     ) -> Result<Delivered, Failed> {
+        let limits = &self.limits;
         let mut versions = Vec::with_capacity(objects.len());
         for (index, object) in objects.iter().enumerate() {
             let mut version = None;
             self.stream(limits, index, object, &mut version, None).await?;
             versions.push(version);
         }
-        turns.wait(limits, number).await?;
+        self.turns.wait(limits, number).await?;
         let mut delivered = Delivered::default();
         for (index, (object, version)) in objects.iter().zip(&mut versions).enumerate() {
             self.stream(limits, index, object, version, Some(&mut delivered)).await?;
@@ -170,7 +176,7 @@ impl LoadTask {
             };
             self.verify(index, object, part, header, &meta, &buffer)?;
             if let Some(delivered) = &mut deliver {
-                self.deliver(limits, object, part, buffer, delivered).await?;
+                **delivered = **delivered + self.deliver(object, part, buffer).await?;
             }
         }
         Ok(())
@@ -244,15 +250,14 @@ impl LoadTask {
     /// Copies verified sections into the engine's memory.
     async fn deliver(
         &self,
-        limits: &Limits,
         object: &PlannedObject,
         part: &Part,
         staging: HostBuf,
-        delivered: &mut Delivered,
-    ) -> Result<(), Failed> {
+    ) -> Result<Delivered, Failed> {
         if part.sections.is_empty() {
-            return Ok(());
+            return Ok(Delivered::default());
         }
+        let limits = &self.limits;
         let transfer = object.transfer(self.registered.geometry(), part)?;
         let (after, fence_timeout) = (self.after.clone(), limits.remaining());
         let request = TransferRequest { transfer, staging, after, fence_timeout };
@@ -260,11 +265,9 @@ impl LoadTask {
         result.map_err(Error::from)?;
         let bytes = part.sections.clone().map(|section| object.layout.sections[section].len).sum::<u64>();
         let sections = part.sections.len() as u64;
-        delivered.sections += sections;
-        delivered.bytes += bytes;
         count(&self.core.counters.sections_verified, sections);
         count(&self.core.counters.bytes_loaded, bytes);
-        Ok(())
+        Ok(Delivered { sections, bytes })
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use kv_device::Fence;
 use kv_format::Chunk;
 use tokio::sync::watch;
+use tokio::task::JoinError;
 
 use crate::in_order::{Turns, side_by_side};
 use crate::limits::{Limits, Stop};
@@ -61,21 +62,14 @@ impl Consumer {
         let chunks = planned_chunks(namespace, registered, sequence, |last| Some(last.key) == tail)?;
         let (progress, receiver) = watch::channel(Progress::default());
         let layers = registered.geometry().layers.clone();
-        let task = LoadTask {
-            core: Arc::clone(&self.core),
-            registered: registered.clone(),
-            chunks,
-            requested: u32::try_from(request.tokens.len()).unwrap_or(u32::MAX),
-            blocks: request.blocks.to_vec(),
-            policy: request.policy,
-            after: request.after,
-            progress,
-        };
-        let (environment, timeout, grace) =
-            (self.core.environment.clone(), request.timeout, self.core.device_grace);
+        let (core, registered) = (Arc::clone(&self.core), registered.clone());
+        let (blocks, policy, after, turns) =
+            (request.blocks.to_vec(), request.policy, request.after, Turns::new());
+        let requested = u32::try_from(request.tokens.len()).unwrap_or(u32::MAX);
         let operation = Operation::start(&self.core.runtime, |cancelled| {
-            let limits = Limits::new(&environment, timeout, grace, cancelled);
-            async move { task.run(&limits).await }
+            let limits = Limits::new(&core.environment, request.timeout, core.device_grace, cancelled);
+            LoadTask { core, registered, chunks, requested, blocks, policy, after, progress, limits, turns }
+                .run()
         });
         Ok(Load { operation, progress: receiver, next_layer: layers.start })
     }
@@ -143,44 +137,56 @@ struct LoadTask {
     policy: LoadPolicy,
     after: Option<Arc<dyn Fence>>,
     progress: watch::Sender<Progress>,
+    limits: Limits,
+    turns: Turns,
 }
 
 /// Chunks of one load that are on their way at a time: one is delivered while others are read and verified.
 const CHUNKS_IN_FLIGHT: usize = 4;
 
+/// Bytes of one load that are on their way at a time, if that leaves two chunks: what was read is verified and delivered before it
+/// has left a last-level cache of common size.
+const BYTES_IN_FLIGHT: usize = 32 << 20;
+
 impl LoadTask {
-    async fn run(self, limits: &Limits) -> Result<Loaded> {
+    async fn run(self) -> Result<Loaded> {
         let started = self.core.environment.clock.now();
         let mut loaded = Loaded { requested: self.requested, ..Loaded::default() };
-        let (turns, mut failed) = (Turns::new(), None);
-        let start = |number| self.load_in_turn(limits, &turns, number);
-        side_by_side(self.width(), self.chunks.len(), start, |number, result| match result {
-            // What comes behind a failure was ended by it.
-            _ if failed.is_some() || !loaded.failures.is_empty() => {}
-            Ok(Ok(delivered)) => {
-                loaded.tokens = self.chunks[number].tokens.end;
-                loaded.verified_sections += delivered.sections;
-                loaded.bytes += delivered.bytes;
+        let mut failed = None;
+        let task = Arc::new(self);
+        let start = |number| {
+            let task = Arc::clone(&task);
+            async move { task.load_in_turn(number).await }
+        };
+        let take = |number: usize, result: Result<Result<Result<Delivered, ChunkFailure>>, JoinError>| {
+            match result.unwrap_or_else(|error| Err(task.limits.panicked(&error))) {
+                // What comes behind a failure was ended by it.
+                _ if failed.is_some() || !loaded.failures.is_empty() => {}
+                Ok(Ok(delivered)) => {
+                    loaded.tokens = task.chunks[number].tokens.end;
+                    loaded.verified_sections += delivered.sections;
+                    loaded.bytes += delivered.bytes;
+                }
+                Ok(Err(failure)) => loaded.failures.push(failure),
+                Err(error) => failed = Some(error),
             }
-            Ok(Err(failure)) => loaded.failures.push(failure),
-            Err(error) => failed = Some(error),
-        })
-        .await;
-        loaded.elapsed = self.core.environment.clock.now().saturating_sub(started);
-        count(&self.core.counters.tokens_loaded, u64::from(loaded.tokens));
+        };
+        side_by_side(&task.core.runtime, task.width(), task.chunks.len(), start, take).await;
+        loaded.elapsed = task.core.environment.clock.now().saturating_sub(started);
+        count(&task.core.counters.tokens_loaded, u64::from(loaded.tokens));
         let complete = loaded.failures.is_empty();
-        let refused = failed.is_some() || !complete && self.policy == LoadPolicy::Fail;
-        let ready_below = if refused { 0 } else { self.registered.geometry().layers.end };
-        self.progress.send_replace(Progress { ready_below, ended: true });
+        let refused = failed.is_some() || !complete && task.policy == LoadPolicy::Fail;
+        let ready_below = if refused { 0 } else { task.registered.geometry().layers.end };
+        task.progress.send_replace(Progress { ready_below, ended: true });
         if let Some(error) = failed {
             return Err(error);
         }
         if refused {
-            count(&self.core.counters.loads_failed, 1);
+            count(&task.core.counters.loads_failed, 1);
             return Err(incomplete(&loaded));
         }
         if !complete {
-            count(&self.core.counters.loads_recomputed, 1);
+            count(&task.core.counters.loads_recomputed, 1);
         }
         Ok(loaded)
     }
@@ -191,18 +197,15 @@ impl LoadTask {
         if self.policy == LoadPolicy::Wait {
             return 1;
         }
-        let first = self.chunks.first().map_or(0, |chunk| self.staging_parts(chunk));
-        (self.core.pool.parts() / first.max(1)).clamp(1, CHUNKS_IN_FLIGHT)
+        let parts = self.chunks.first().map_or(0, |chunk| self.staging_parts(chunk)).max(1);
+        let cached = (BYTES_IN_FLIGHT / (parts * self.core.pool.part_bytes())).clamp(2, CHUNKS_IN_FLIGHT);
+        (self.core.pool.parts() / parts).clamp(1, cached)
     }
 
     /// Loads a chunk and delivers it in its turn; a chunk that fails ends those behind it.
-    async fn load_in_turn(
-        &self,
-        limits: &Limits,
-        turns: &Turns,
-        number: usize,
-    ) -> Result<Result<Delivered, ChunkFailure>> {
-        let result = self.load_or_wait(limits, turns, number).await;
+    async fn load_in_turn(&self, number: usize) -> Result<Result<Delivered, ChunkFailure>> {
+        let (limits, turns) = (&self.limits, &self.turns);
+        let result = self.load_or_wait(number).await;
         if !matches!(result, Ok(Ok(_))) {
             let _ = turns.wait(limits, number).await;
             limits.end();
@@ -212,15 +215,11 @@ impl LoadTask {
     }
 
     /// Loads a chunk; under the policy `Wait`, again and again until it is there.
-    async fn load_or_wait(
-        &self,
-        limits: &Limits,
-        turns: &Turns,
-        number: usize,
-    ) -> Result<Result<Delivered, ChunkFailure>> {
+    async fn load_or_wait(&self, number: usize) -> Result<Result<Delivered, ChunkFailure>> {
+        let limits = &self.limits;
         let mut missing = None;
         loop {
-            let failure = match self.load_chunk(limits, turns, number).await? {
+            let failure = match self.load_chunk(number).await? {
                 Ok(delivered) => return Ok(Ok(delivered)),
                 Err(failure) => failure,
             };

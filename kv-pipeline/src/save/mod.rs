@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kv_device::Fence;
 use kv_format::{Chunk, ChunkKey};
+use tokio::task::JoinError;
 
 use crate::in_order::{Turns, side_by_side};
 use crate::limits::Limits;
@@ -60,18 +61,11 @@ impl Producer {
         let namespace = &self.core.namespace;
         let sequence = (request.tokens, request.extras, request.blocks);
         let chunks = planned_chunks(namespace, registered, sequence, |_| request.tail)?;
-        let task = SaveTask {
-            core: Arc::clone(&self.core),
-            registered: registered.clone(),
-            chunks,
-            blocks: request.blocks.to_vec(),
-            after: request.after,
-        };
-        let (environment, timeout, grace) =
-            (self.core.environment.clone(), request.timeout, self.core.device_grace);
+        let (core, registered) = (Arc::clone(&self.core), registered.clone());
+        let (blocks, after, turns) = (request.blocks.to_vec(), request.after, Turns::new());
         let operation = Operation::start(&self.core.runtime, |cancelled| {
-            let limits = Limits::new(&environment, timeout, grace, cancelled);
-            async move { task.run(&limits).await }
+            let limits = Limits::new(&core.environment, request.timeout, core.device_grace, cancelled);
+            SaveTask { core, registered, chunks, blocks, after, limits, turns }.run()
         });
         Ok(Save { operation })
     }
@@ -114,46 +108,53 @@ struct SaveTask {
     chunks: Vec<Chunk>,
     blocks: Vec<u32>,
     after: Option<Arc<dyn Fence>>,
+    limits: Limits,
+    turns: Turns,
 }
 
 /// Objects of one save that are on their way at a time: one is gathered while others are checksummed and written.
 const OBJECTS_IN_FLIGHT: usize = 4;
 
 impl SaveTask {
-    async fn run(self, limits: &Limits) -> Result<Saved> {
-        let started = self.core.environment.clock.now();
+    async fn run(self) -> Result<Saved> {
+        let (core, started) = (Arc::clone(&self.core), self.core.environment.clock.now());
         let mut saved = Saved::default();
         let mut failure = None;
-        let turns = Turns::new();
-        let slices = self.registered.slices().len();
-        let start = |number| self.save_slice(limits, &turns, number);
-        side_by_side(OBJECTS_IN_FLIGHT, self.chunks.len() * slices, start, |number, result| match result {
-            _ if failure.is_some() => {}
-            Ok(stored) => {
-                saved.add(stored);
-                if number % slices == slices - 1 {
-                    let chunk = &self.chunks[number / slices];
-                    saved.tokens = chunk.tokens.end;
-                    saved.tail = chunk.tail.then_some(chunk.key);
+        let task = Arc::new(self);
+        let slices = task.registered.slices().len();
+        let start = |number| {
+            let task = Arc::clone(&task);
+            async move { task.save_slice(number).await }
+        };
+        let take = |number: usize, result: Result<Result<Option<Stored>>, JoinError>| {
+            let chunk = &task.chunks[number / slices];
+            match result.unwrap_or_else(|error| Err(task.limits.panicked(&error))) {
+                _ if failure.is_some() => {}
+                Ok(stored) => {
+                    saved.add(stored);
+                    if number % slices == slices - 1 {
+                        saved.tokens = chunk.tokens.end;
+                        saved.tail = chunk.tail.then_some(chunk.key);
+                    }
+                }
+                Err(error) => {
+                    failure = Some(error.during(format!("saving chunk {} ({})", chunk.index, chunk.key)))
                 }
             }
-            Err(error) => {
-                let chunk = &self.chunks[number / slices];
-                failure = Some(error.during(format!("saving chunk {} ({})", chunk.index, chunk.key)));
-            }
-        })
-        .await;
-        saved.elapsed = self.core.environment.clock.now().saturating_sub(started);
+        };
+        side_by_side(&core.runtime, OBJECTS_IN_FLIGHT, task.chunks.len() * slices, start, take).await;
+        saved.elapsed = core.environment.clock.now().saturating_sub(started);
         failure.map_or(Ok(saved), Err)
     }
 
     /// Saves one slice of a chunk if this rank is to write it, and publishes it in its turn: a reader that finds a chunk finds all
     /// before it. `None` if another replica writes it.
-    async fn save_slice(&self, limits: &Limits, turns: &Turns, number: usize) -> Result<Option<Stored>> {
+    async fn save_slice(&self, number: usize) -> Result<Option<Stored>> {
+        let (limits, turns) = (&self.limits, &self.turns);
         let slices = self.registered.slices();
         let (chunk, slice) = (&self.chunks[number / slices.len()], slices[number % slices.len()]);
         let stored = if self.registered.geometry().replica.writes(chunk.index) {
-            self.save_object(limits, turns, number, chunk, slice).await.map(Some)
+            self.save_object(number, chunk, slice).await.map(Some)
         } else {
             turns.wait(limits, number).await.map(|()| None).map_err(Error::from)
         };

@@ -10,7 +10,6 @@ use kv_storage::{Publication, Upload};
 use super::SaveTask;
 use crate::crash::{self, reach};
 use crate::existing::{Existing, read_existing};
-use crate::in_order::Turns;
 use crate::limits::Limits;
 use crate::parts::{Part, PlannedObject};
 use crate::stats::count;
@@ -31,14 +30,8 @@ pub(super) enum Stored {
 
 impl SaveTask {
     /// Makes sure that an object is in the store.
-    pub(super) async fn save_object(
-        &self,
-        limits: &Limits,
-        turns: &Turns,
-        number: usize,
-        chunk: &Chunk,
-        slice: u32,
-    ) -> Result<Stored> {
+    pub(super) async fn save_object(&self, number: usize, chunk: &Chunk, slice: u32) -> Result<Stored> {
+        let (limits, turns) = (&self.limits, &self.turns);
         let object = &PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks)?;
         // The first part is written last, since it holds the header; one more is enough to stream the others through.
         let mut staging = limits.run(self.core.pool.acquire_many(object.parts.len().min(2))).await?;
