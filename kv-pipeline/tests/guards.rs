@@ -153,6 +153,7 @@ async fn copies_calls_and_allocations_of_a_chunk_are_what_they_must_be() {
     assert_eq!(saved.deduplicated, 1);
     at_most("save: bytes copied per byte", gathered + io.bytes_written, saved.bytes, 2.01);
     let of = |operation| after.of(operation).calls - calls.of(operation).calls;
+    assert_eq!(total(&after) - total(&calls), chunks + new * (2 + PARTS), "store calls of all kinds");
     assert_eq!((of(Operation::Read), of(Operation::Begin), of(Operation::Commit)), (chunks, new, new));
     assert_eq!(of(Operation::Write), new * PARTS, "one write a part");
     assert_eq!(io.writes, new * PARTS, "one system call a write");
@@ -179,14 +180,20 @@ async fn copies_calls_and_allocations_of_a_chunk_are_what_they_must_be() {
     assert_eq!(
         after.of(Operation::Read).calls - calls.of(Operation::Read).calls,
         chunks,
-        "one store call an object"
+        "one read an object"
     );
+    assert_eq!(total(&after) - total(&calls), chunks, "store calls of all kinds");
     let looking = KernelIo::now();
     let looking = KernelIo::now().since(looking);
     assert_eq!(io.reads - looking.reads, chunks * PARTS, "one system call a part");
     at_most("load: allocations per chunk", allocations, chunks, 330.0);
     assert!(LARGEST.load(Ordering::Relaxed) <= 64 << 10, "load: an allocation of {LARGEST:?} bytes");
     registered.close().await.unwrap();
+}
+
+/// Calls of every kind.
+fn total(snapshot: &kv_storage::Snapshot) -> u64 {
+    snapshot.operations.values().map(|metrics| metrics.calls).sum()
 }
 
 fn reset() {
