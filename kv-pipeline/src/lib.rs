@@ -50,13 +50,11 @@
 //! Everything below runs on `HostDevice` and a store in memory; on an accelerator and a shared mount only these two lines differ.
 //!
 //! ```
-//! use std::time::Duration;
-//!
 //! use kv_device::{HostDevice, HostDeviceOptions};
 //! use kv_format::{
 //!     Dtype, Geometry, GeometryParts, InputDigest, KvGroup, ModelIdentity, Namespace, PagingLayout, Replica, RopePairing, TensorBase,
 //! };
-//! use kv_pipeline::{LoadRequest, Pipeline, SaveRequest, StopReason};
+//! use kv_pipeline::{LoadRequest, LookupRequest, Pipeline, SaveRequest, StopReason};
 //!
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let model = ModelIdentity {
