@@ -217,7 +217,10 @@ mod tests {
         assert_eq!(step_named("tidy").unwrap().name, "tidy");
         assert!(step_named("tidi").unwrap_err().contains("tidy"));
         assert_eq!(optional_step_named("model").unwrap().name, "model");
-        assert_eq!(optional_step_named("fmt").unwrap_err(), "the optional steps are deny, instructions, model");
+        assert_eq!(
+            optional_step_named("fmt").unwrap_err(),
+            "the optional steps are deny, instructions, model"
+        );
         assert!(optional_step_named("gpu").is_err());
     }
 
