@@ -172,8 +172,8 @@ impl KindPlan {
             Self { section_bytes: u64::from(tokens.end - tokens.start) * token_bytes, ..Self::default() };
         let first = tokens.start / geometry.block_tokens * geometry.block_tokens;
         for (&id, start) in blocks.iter().zip((first..).step_by(geometry.block_tokens as usize)) {
-            let within =
-                tokens.start.max(start) - start..tokens.end.min(start + geometry.block_tokens) - start;
+            let within = tokens.start.max(start) - start
+                ..tokens.end.min(start.saturating_add(geometry.block_tokens)) - start;
             for piece in pieces(&paging.token, within) {
                 for group in pieces(&paging.head, heads.clone()) {
                     let mut dims = Vec::with_capacity(6);

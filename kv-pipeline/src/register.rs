@@ -66,6 +66,8 @@ impl Registered {
 
     /// Refuses further transfers and waits for the last one. After it the engine may free its memory.
     ///
+    /// It waits as long as the device takes: bound it by a timeout, keep the memory if that passes, and call it again.
+    ///
     /// # Errors
     /// [`Device`](ErrorKind::Device) if the device can no longer tell: the memory must then outlive the process.
     ///
