@@ -221,7 +221,8 @@ async fn a_wrapper_that_breaks_nothing_passes() {
 
 #[tokio::test]
 async fn a_buffer_dropped_early() {
-    let must = ["dropped_gather_keeps_its_buffer_alive", "dropped_scatter_keeps_its_buffer_alive"];
+    let must =
+        ["dropped_future_keeps_buffers_alive_in_gather", "dropped_future_keeps_buffers_alive_in_scatter"];
     finds(Fault::DropsTheBufferEarly, &must, &[]).await;
 }
 
@@ -236,8 +237,8 @@ async fn fences_ignored() {
     ];
     let may = [
         "native_fences_are_awaited",
-        "dropped_gather_keeps_its_buffer_alive",
-        "dropped_scatter_keeps_its_buffer_alive",
+        "dropped_future_keeps_buffers_alive_in_gather",
+        "dropped_future_keeps_buffers_alive_in_scatter",
         "close_waits_and_then_refuses",
         "a_full_queue_makes_progress",
     ];
@@ -259,7 +260,7 @@ async fn bytes_written_outside() {
         "scatter_moves_every_layout",
         "round_trip_between_layouts",
         "scatter_waits_for_its_fence",
-        "dropped_scatter_keeps_its_buffer_alive",
+        "dropped_future_keeps_buffers_alive_in_scatter",
         "one_direction_keeps_its_order",
         "a_full_queue_makes_progress",
     ];
@@ -282,8 +283,8 @@ async fn the_tail_of_a_section_lost() {
 #[tokio::test]
 async fn bounds_checked_too_late() {
     let may = [
-        "dropped_gather_keeps_its_buffer_alive",
-        "dropped_scatter_keeps_its_buffer_alive",
+        "dropped_future_keeps_buffers_alive_in_gather",
+        "dropped_future_keeps_buffers_alive_in_scatter",
         "close_waits_and_then_refuses",
         "one_direction_keeps_its_order",
         "a_full_queue_makes_progress",
@@ -300,7 +301,8 @@ async fn unknown_regions_accepted() {
 async fn close_without_effect_or_without_waiting() {
     finds(Fault::StaysOpen, &["close_waits_and_then_refuses"], &[]).await;
     finds(Fault::CloseDoesNotWait, &["close_waits_and_then_refuses"], &[]).await;
-    let must = ["dropped_gather_keeps_its_buffer_alive", "dropped_scatter_keeps_its_buffer_alive"];
+    let must =
+        ["dropped_future_keeps_buffers_alive_in_gather", "dropped_future_keeps_buffers_alive_in_scatter"];
     finds(Fault::QuiesceDoesNotWait, &must, &["a_full_queue_makes_progress"]).await;
 }
 

@@ -9,7 +9,7 @@ use super::scene::{Running, Scene, poll_once, register};
 use crate::ErrorKind;
 
 /// The pool has one part: after the transfer has ended, the next buffer is the same memory, with what was gathered.
-pub(super) async fn dropped_gather_keeps_its_buffer_alive(engine: &dyn Engine) -> Result<(), Failure> {
+pub(super) async fn dropped_future_keeps_buffers_alive_in_gather(engine: &dyn Engine) -> Result<(), Failure> {
     let (geometry, portion) = plain()?;
     let scene = Scene::new(engine, &geometry, 12, 1)?;
     let transfer = scene.transfer(&portion)?;
@@ -31,7 +31,9 @@ pub(super) async fn dropped_gather_keeps_its_buffer_alive(engine: &dyn Engine) -
     scene.close().await
 }
 
-pub(super) async fn dropped_scatter_keeps_its_buffer_alive(engine: &dyn Engine) -> Result<(), Failure> {
+pub(super) async fn dropped_future_keeps_buffers_alive_in_scatter(
+    engine: &dyn Engine,
+) -> Result<(), Failure> {
     let (geometry, portion) = plain()?;
     let scene = Scene::new(engine, &geometry, 13, 1)?;
     let image = scene.image()?;

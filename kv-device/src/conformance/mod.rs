@@ -47,14 +47,14 @@ pub async fn run(engine: &dyn Engine) -> Report {
     report.check("failed_fence_moves_nothing", fences::failed_fence_moves_nothing(engine)).await;
     report
         .check(
-            "dropped_gather_keeps_its_buffer_alive",
-            lifetimes::dropped_gather_keeps_its_buffer_alive(engine),
+            "dropped_future_keeps_buffers_alive_in_gather",
+            lifetimes::dropped_future_keeps_buffers_alive_in_gather(engine),
         )
         .await;
     report
         .check(
-            "dropped_scatter_keeps_its_buffer_alive",
-            lifetimes::dropped_scatter_keeps_its_buffer_alive(engine),
+            "dropped_future_keeps_buffers_alive_in_scatter",
+            lifetimes::dropped_future_keeps_buffers_alive_in_scatter(engine),
         )
         .await;
     report.check("close_waits_and_then_refuses", lifetimes::close_waits_and_then_refuses(engine)).await;
