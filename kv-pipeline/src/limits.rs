@@ -62,13 +62,21 @@ impl Limits {
 
     /// Fails if the operation should not start anything more.
     pub(crate) fn check(&self) -> Result<(), Stop> {
-        if *self.cancelled.borrow() || *self.ended.borrow() {
+        if *self.cancelled.borrow() {
             return Err(Stop::Cancelled);
         }
         if self.remaining().is_zero() {
             return Err(Stop::Deadline);
         }
+        if *self.ended.borrow() {
+            return Err(Stop::Cancelled);
+        }
         Ok(())
+    }
+
+    /// Why a part is ended by another: the deadline passes for all of them, whichever notices first.
+    fn ended(&self) -> Stop {
+        self.check().err().unwrap_or(Stop::Cancelled)
     }
 
     /// Ends all that still runs of the operation: it starts nothing more, and its waits return.
@@ -90,7 +98,7 @@ impl Limits {
             biased;
             // The sender lives as long as the handle; a handle that is gone has cancelled.
             _ = cancelled.wait_for(|cancelled| *cancelled) => Err(Stop::Cancelled),
-            _ = ended.wait_for(|ended| *ended) => Err(Stop::Cancelled),
+            _ = ended.wait_for(|ended| *ended) => Err(self.ended()),
             output = future => Ok(output),
             () = self.environment.clock.sleep(self.remaining()) => Err(Stop::Deadline),
         }
@@ -123,5 +131,29 @@ impl Limits {
     /// Waits before trying again.
     pub(crate) async fn pause(&self, duration: Duration) -> Result<(), Stop> {
         self.run(self.environment.clock.sleep(duration)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(timeout: Duration) -> (watch::Sender<bool>, Limits) {
+        let (cancel, cancelled) = watch::channel(false);
+        (cancel, Limits::new(&Environment::default(), timeout, Duration::ZERO, cancelled))
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_ended_after_the_deadline_tells_the_deadline() {
+        let (_cancel, late) = limits(Duration::ZERO);
+        late.end();
+        assert_eq!(late.check(), Err(Stop::Deadline));
+        assert_eq!(late.run(std::future::ready(())).await, Err(Stop::Deadline));
+        let (_cancel, early) = limits(Duration::from_secs(60));
+        early.end();
+        assert_eq!(early.run(std::future::ready(())).await, Err(Stop::Cancelled));
+        let (cancel, cancelled) = limits(Duration::ZERO);
+        cancel.send_replace(true);
+        assert_eq!(cancelled.check(), Err(Stop::Cancelled), "what the caller did comes first");
     }
 }

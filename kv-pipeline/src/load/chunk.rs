@@ -199,8 +199,14 @@ impl LoadTask {
         let outcome = limits.run(self.core.store.read(&object.name, reads)).await?;
         let failed = |kind, message| Err(reason(kind, index, message));
         match outcome.result {
-            Ok(Some(meta)) if outcome.buffers.len() == parts.len() => Ok((meta, outcome.buffers)),
-            Ok(Some(_)) => failed(StopReason::Unavailable, format!("{} lost read buffers", self.core.store)),
+            Ok(Some(meta)) if same_lengths(parts, &outcome.buffers) => Ok((meta, outcome.buffers)),
+            Ok(Some(_)) => {
+                let message = format!(
+                    "{} gave back other buffers than it got: run its conformance suite",
+                    self.core.store
+                );
+                failed(StopReason::Unavailable, message)
+            }
             Ok(None) => failed(StopReason::NotFound, format!("{} is not stored", object.name)),
             Err(error) if error.kind() == StorageKind::OutOfRange => {
                 drop(outcome.buffers);
@@ -287,6 +293,11 @@ fn verified_header(
             _ => corrupt(index, message, Some(meta.clone())),
         }
     })
+}
+
+/// Whether a store gave back the buffers that it got.
+fn same_lengths(parts: &[Part], buffers: &[HostBuf]) -> bool {
+    parts.iter().map(|part| part.len).eq(buffers.iter().map(|buffer| buffer.len()))
 }
 
 fn reason(reason: StopReason, object: usize, message: String) -> Failed {

@@ -206,11 +206,13 @@ impl LoadTask {
     async fn load_in_turn(&self, number: usize) -> Result<Result<Delivered, ChunkFailure>> {
         let (limits, turns) = (&self.limits, &self.turns);
         let result = self.load_or_wait(number).await;
-        if !matches!(result, Ok(Ok(_))) {
+        if matches!(result, Ok(Ok(_))) {
+            turns.pass(number);
+        } else {
+            // What comes before may still be delivered. What comes behind is ended, and its turn never comes.
             let _ = turns.wait(limits, number).await;
             limits.end();
         }
-        turns.pass(number);
         result
     }
 

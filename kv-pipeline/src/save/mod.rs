@@ -158,12 +158,14 @@ impl SaveTask {
         } else {
             turns.wait(limits, number).await.map(|()| None).map_err(Error::from)
         };
-        if stored.is_err() {
-            // What comes before may still succeed; what comes behind would wait for this turn in vain.
-            let _ = turns.wait(limits, number).await;
-            limits.end();
+        match &stored {
+            Ok(_) => turns.pass(number),
+            // What comes before may still succeed. What comes behind is ended, and its turn never comes.
+            Err(_) => {
+                let _ = turns.wait(limits, number).await;
+                limits.end();
+            }
         }
-        turns.pass(number);
         stored
     }
 }

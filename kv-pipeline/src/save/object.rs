@@ -109,6 +109,13 @@ impl SaveTask {
         let request = TransferRequest { transfer, staging: buffer, after, fence_timeout };
         let (mut buffer, result) = limits.device(self.registered.memory().gather(request)).await?;
         result?;
+        if buffer.len() != part.len {
+            let message = format!(
+                "{} gave back another buffer than it got: run its conformance suite",
+                self.core.device
+            );
+            return Err(Error::new(ErrorKind::Device, message));
+        }
         let mut padding = if part.offset == 0 { object.header_len() } else { 0 };
         for section in part.sections.clone() {
             let range = object.range_in(part, section);

@@ -1,6 +1,6 @@
 //! The store's URL: checked before anything is built, so that a slip costs a second and not a compilation.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -39,8 +39,11 @@ impl Store {
         };
         // Options of the store may follow the path.
         let path = PathBuf::from(path.split('?').next().unwrap_or(path));
-        std::fs::create_dir_all(&path)
-            .with_context(|| format!("the store's folder {} cannot be created", path.display()))?;
+        ensure!(
+            path.is_dir(),
+            "the store's folder {} is not there: create it, or mend --store",
+            path.display()
+        );
         tempfile::tempfile_in(&path)
             .with_context(|| format!("the store's folder {} is not writable", path.display()))?;
         Ok(())
@@ -84,11 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_named() {
+    fn a_folder_that_is_not_there_is_named_and_not_made() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
         let error = parse(&format!("file://{}/store", file.display())).unwrap().check_writable().unwrap_err();
-        assert!(error.to_string().contains("file/store cannot be created"), "{error}");
+        assert!(error.to_string().contains("file/store is not there"), "{error}");
+        let absent = file.with_file_name("absent");
+        assert!(parse(&format!("file://{}", absent.display())).unwrap().check_writable().is_err());
+        assert!(!absent.exists(), "a mistyped path was made");
     }
 }
