@@ -337,6 +337,13 @@ async fn a_failed_save_has_removed_its_temporary_file_when_it_returns() {
     fault.inject(When::nth(Operation::Write, 2), Injection::Fail(StorageKind::NoSpace));
     start_save(&rank, &tokens(COUNT), PATIENCE).finish().await.unwrap_err();
     assert_eq!(temporary(), Vec::<String>::new());
+    // Not by the luck of a clean-up in the background: whoever began and did not commit has aborted, and waited for it.
+    let [began, committed, aborted] =
+        [Operation::Begin, Operation::Commit, Operation::Abort].map(|op| fault.calls(op));
+    assert!(
+        aborted > 0 && began == committed + aborted,
+        "{began} began, {committed} committed, {aborted} aborted"
+    );
     // The same for a save that somebody else stops.
     let hold = fault.hang(When::every(Operation::Write));
     let writes = fault.calls(Operation::Write);
