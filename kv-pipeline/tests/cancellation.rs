@@ -326,8 +326,8 @@ async fn a_failed_save_has_removed_its_temporary_file_when_it_returns() {
     let posix = Arc::new(PosixStore::open(directory.path(), PosixOptions::default()).await.unwrap());
     let fault = Fault::new(posix);
     let builder = Pipeline::builder(namespace()).staging_bytes(2 << 20).part_bytes(4096);
-    let rank = Rank::with(builder, Arc::new(fault.clone()), amd_like(0..HEADS, Replica::ONLY));
-    rank.prefill(COUNT);
+    let rank = Rank::with(builder, Arc::new(fault.clone()), amd_like(0..1, Replica::ONLY));
+    rank.prefill(CHUNK);
     let name_of =
         |path: &String| path.strip_prefix(&format!("{}/", directory.path().display())).unwrap().to_owned();
     let temporary = || {
@@ -335,19 +335,16 @@ async fn a_failed_save_has_removed_its_temporary_file_when_it_returns() {
         names.into_iter().filter(|name| name.parse::<ObjectName>().is_err()).collect::<Vec<_>>()
     };
     fault.inject(When::nth(Operation::Write, 2), Injection::Fail(StorageKind::NoSpace));
-    start_save(&rank, &tokens(COUNT), PATIENCE).finish().await.unwrap_err();
+    start_save(&rank, &tokens(CHUNK), PATIENCE).finish().await.unwrap_err();
     assert_eq!(temporary(), Vec::<String>::new());
-    // Not by the luck of a clean-up in the background: whoever began and did not commit has aborted, and waited for it.
-    let [began, committed, aborted] =
-        [Operation::Begin, Operation::Commit, Operation::Abort].map(|op| fault.calls(op));
-    assert!(
-        aborted > 0 && began == committed + aborted,
-        "{began} began, {committed} committed, {aborted} aborted"
-    );
+    // Not by the luck of a clean-up in the background: the one object of this save was aborted, and that was waited for. (An object
+    // whose `begin` is dropped because another failed is cleaned up in the background, which `KvStore::idle` waits for.)
+    let calls = [Operation::Begin, Operation::Commit, Operation::Abort].map(|op| fault.calls(op));
+    assert_eq!(calls, [1, 0, 1], "began, committed, aborted");
     // The same for a save that somebody else stops.
     let hold = fault.hang(When::every(Operation::Write));
     let writes = fault.calls(Operation::Write);
-    let save = start_save(&rank, &tokens(COUNT), PATIENCE);
+    let save = start_save(&rank, &tokens(CHUNK), PATIENCE);
     let canceller = save.canceller();
     while fault.calls(Operation::Write) == writes {
         tokio::task::yield_now().await;
