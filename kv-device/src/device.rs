@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use kv_format::Transfer;
 use kv_memory::{HostBuf, HostRegion};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// An accelerator, or what stands in for one: hands out pinned host memory and takes charge of an engine's KV regions.
 ///
@@ -77,6 +77,30 @@ pub trait RegisteredMemory: Debug + Send + Sync + 'static {
     /// As [`gather`](Self::gather): a dropped scatter may still write the engine's memory until [`quiesce`](Self::quiesce) or
     /// [`close`](Self::close) has returned.
     async fn scatter(&self, request: TransferRequest) -> (HostBuf, Result<()>);
+
+    /// Whether the host's processor does this device's copies, so that [`gather_now`](Self::gather_now) and
+    /// [`scatter_now`](Self::scatter_now) copy on the thread that calls them.
+    fn copies_now(&self) -> bool {
+        false
+    }
+
+    /// Gathers on the calling thread, which must be one that may block, and without a fence: the engine has reached it.
+    ///
+    /// # Errors
+    /// As [`gather`](Self::gather); `Unsupported` unless the device [`copies_now`](Self::copies_now).
+    fn gather_now(&self, transfer: &Transfer, staging: &mut [u8]) -> Result<()> {
+        let _ = (transfer, staging);
+        Err(Error::not_now())
+    }
+
+    /// Scatters on the calling thread, as [`gather_now`](Self::gather_now) gathers.
+    ///
+    /// # Errors
+    /// As [`scatter`](Self::scatter); `Unsupported` unless the device [`copies_now`](Self::copies_now).
+    fn scatter_now(&self, transfer: &Transfer, staging: &[u8]) -> Result<()> {
+        let _ = (transfer, staging);
+        Err(Error::not_now())
+    }
 
     /// Waits until no transfer of this memory is queued or runs.
     ///

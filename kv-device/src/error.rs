@@ -43,6 +43,13 @@ impl Error {
         Self { kind, device: device.to_string(), message: message.into(), source: None }
     }
 
+    /// The error of a device that does not copy on the caller's thread.
+    pub(crate) fn not_now() -> Self {
+        let message =
+            "it does not copy on the thread that asks: ask copies_now first, and use gather and scatter";
+        Self::new(ErrorKind::Unsupported, "device", message)
+    }
+
     /// Adds the error underneath.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

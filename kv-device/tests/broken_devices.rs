@@ -33,6 +33,8 @@ enum Fault {
     QuiesceDoesNotWait,
     TimeoutIsSuccess,
     SaysNothing,
+    CopiesNowTooMuch,
+    CopiesNowWhenClosed,
 }
 
 #[derive(Debug)]
@@ -173,6 +175,32 @@ impl RegisteredMemory for BrokenMemory {
         self.run(request, false).await
     }
 
+    fn copies_now(&self) -> bool {
+        matches!(self.fault, Fault::CopiesNowTooMuch | Fault::CopiesNowWhenClosed)
+    }
+
+    fn gather_now(&self, transfer: &Transfer, staging: &mut [u8]) -> Result<()> {
+        if !self.copies_now() {
+            return Err(Error::new(ErrorKind::Unsupported, "broken", "not now"));
+        }
+        let outcome = self.inner.gather_now(transfer, staging);
+        match (self.fault, outcome) {
+            (Fault::CopiesNowTooMuch, Ok(())) => {
+                staging.iter_mut().for_each(|byte| *byte ^= 1);
+                Ok(())
+            }
+            (Fault::CopiesNowWhenClosed, Err(error)) if error.kind() == ErrorKind::Closed => Ok(()),
+            (_, outcome) => outcome,
+        }
+    }
+
+    fn scatter_now(&self, transfer: &Transfer, staging: &[u8]) -> Result<()> {
+        match self.copies_now() {
+            true => self.inner.scatter_now(transfer, staging),
+            false => Err(Error::new(ErrorKind::Unsupported, "broken", "not now")),
+        }
+    }
+
     async fn quiesce(&self) -> Result<()> {
         match self.fault {
             Fault::QuiesceDoesNotWait => Ok(()),
@@ -304,6 +332,12 @@ async fn close_without_effect_or_without_waiting() {
     let must =
         ["dropped_future_keeps_buffers_alive_in_gather", "dropped_future_keeps_buffers_alive_in_scatter"];
     finds(Fault::QuiesceDoesNotWait, &must, &["a_full_queue_makes_progress"]).await;
+}
+
+#[tokio::test]
+async fn copies_now_that_differ() {
+    finds(Fault::CopiesNowTooMuch, &["copies_now_are_the_same_copies"], &[]).await;
+    finds(Fault::CopiesNowWhenClosed, &["copies_now_are_refused_when_closed"], &[]).await;
 }
 
 #[tokio::test]

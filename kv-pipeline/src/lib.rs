@@ -155,6 +155,6 @@ pub use lookup::Lookup;
 pub use operation::Canceller;
 pub use pipeline::{DEFAULT_PART_BYTES, DEFAULT_STAGING_BYTES, Pipeline, PipelineBuilder};
 pub use register::Registered;
-pub use request::{DEFAULT_TIMEOUT, LoadPolicy, LoadRequest, LookupRequest, SaveRequest};
+pub use request::{DEFAULT_TIMEOUT, Delivery, LoadPolicy, LoadRequest, LookupRequest, SaveRequest};
 pub use save::{Producer, Save, Saved};
 pub use stats::Stats;

@@ -62,6 +62,11 @@ impl PlannedObject {
         start..start + index(section.len)
     }
 
+    /// A device call that moves nothing, for its fence.
+    pub(crate) fn nothing(&self) -> Transfer {
+        Transfer { plan: Arc::clone(&self.plan), sections: Vec::new() }
+    }
+
     /// The device call that moves the sections of a part.
     pub(crate) fn transfer(&self, geometry: &Geometry, part: &Part) -> Result<Transfer> {
         let place = |section: usize| {

@@ -73,6 +73,19 @@ pub enum LoadPolicy {
     Wait,
 }
 
+/// When a load writes the engine's blocks. Whatever is written was verified before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// A chunk's blocks are written once all of the chunk was verified: those of a chunk that fails hold what they held before. Staging
+    /// holds the chunk meanwhile; if it cannot, the chunk is read twice.
+    #[default]
+    WholeChunk,
+    /// A part of a chunk is written as soon as it was verified, by the thread that read it where store and device allow: fastest, and
+    /// staging holds a part or two. Blocks of a chunk that fails, and of those behind it, may hold some of their (verified) KV.
+    AsVerified,
+}
+
 /// A load: the KV of `tokens` into `blocks`.
 #[derive(Debug, Clone)]
 #[must_use]
@@ -82,6 +95,7 @@ pub struct LoadRequest<'a> {
     pub(crate) blocks: &'a [u32],
     pub(crate) handoff: Option<&'a Handoff>,
     pub(crate) policy: LoadPolicy,
+    pub(crate) delivery: Delivery,
     pub(crate) after: Option<Arc<dyn Fence>>,
     pub(crate) timeout: Duration,
 }
@@ -89,13 +103,14 @@ pub struct LoadRequest<'a> {
 impl<'a> LoadRequest<'a> {
     /// A load of a sequence from its first token. Full chunks are loaded; see [`handoff`](Self::handoff) for the rest.
     pub fn new(tokens: &'a [u32]) -> Self {
-        let policy = LoadPolicy::default();
+        let (policy, delivery) = (LoadPolicy::default(), Delivery::default());
         Self {
             tokens,
             extras: &[],
             blocks: &[],
             handoff: None,
             policy,
+            delivery,
             after: None,
             timeout: DEFAULT_TIMEOUT,
         }
@@ -122,6 +137,12 @@ impl<'a> LoadRequest<'a> {
     /// What to do when not everything can be delivered.
     pub fn policy(mut self, policy: LoadPolicy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// When the engine's blocks are written.
+    pub fn delivery(mut self, delivery: Delivery) -> Self {
+        self.delivery = delivery;
         self
     }
 

@@ -57,8 +57,8 @@ static ALLOCATOR: Counting = Counting;
 
 const CHUNKS: u32 = 8;
 const LAYERS: u32 = 20;
-/// Sections of 64 KiB, 31 to the first part of 2 MiB beside the header, 32 to any other: 40 sections are two parts.
-const PARTS: u64 = 2;
+/// Sections of 64 KiB, 15 to the first part of 1 MiB beside the header, 16 to any other: 40 sections are three parts.
+const PARTS: u64 = 3;
 
 /// What the kernel has copied and how often it was asked to, from `/proc/self/io`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -165,29 +165,36 @@ async fn copies_calls_and_allocations_of_a_chunk_are_what_they_must_be() {
     at_most("save: allocations per chunk", allocations, chunks, 350.0);
     assert!(LARGEST.load(Ordering::Relaxed) <= 64 << 10, "save: an allocation of {LARGEST:?} bytes");
 
-    let (calls, io, moved) = (store.snapshot(), KernelIo::now(), device.counts());
-    reset();
-    let load = LoadRequest::new(&prompt).blocks(&blocks).timeout(PATIENCE);
-    let loaded = kv.consumer().load(&registered, load).unwrap().finish().await.unwrap();
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed);
-    let (after, io, scattered) = (
-        store.snapshot(),
-        KernelIo::now().since(io),
-        device.counts().scattered.bytes - moved.scattered.bytes,
-    );
-    assert_eq!(loaded.tokens, CHUNKS * 256);
-    at_most("load: bytes copied per byte", scattered + io.bytes_read, loaded.bytes, 2.01);
-    assert_eq!(
-        after.of(Operation::Read).calls - calls.of(Operation::Read).calls,
-        chunks,
-        "one read an object"
-    );
-    assert_eq!(total(&after) - total(&calls), chunks, "store calls of all kinds");
-    let looking = KernelIo::now();
-    let looking = KernelIo::now().since(looking);
-    assert_eq!(io.reads - looking.reads, chunks * PARTS, "one system call a part");
-    at_most("load: allocations per chunk", allocations, chunks, 330.0);
-    assert!(LARGEST.load(Ordering::Relaxed) <= 64 << 10, "load: an allocation of {LARGEST:?} bytes");
+    for delivery in [Delivery::WholeChunk, Delivery::AsVerified] {
+        let (calls, io, moved) = (store.snapshot(), KernelIo::now(), device.counts());
+        reset();
+        let load = LoadRequest::new(&prompt).blocks(&blocks).delivery(delivery).timeout(PATIENCE);
+        let loaded = kv.consumer().load(&registered, load).unwrap().finish().await.unwrap();
+        let allocations = ALLOCATIONS.load(Ordering::Relaxed);
+        let (after, io, scattered) = (
+            store.snapshot(),
+            KernelIo::now().since(io),
+            device.counts().scattered.bytes - moved.scattered.bytes,
+        );
+        assert_eq!(loaded.tokens, CHUNKS * 256);
+        at_most(
+            &format!("load, {delivery:?}: bytes copied per byte"),
+            scattered + io.bytes_read,
+            loaded.bytes,
+            2.01,
+        );
+        assert_eq!(
+            after.of(Operation::Read).calls - calls.of(Operation::Read).calls,
+            chunks,
+            "one read an object"
+        );
+        assert_eq!(total(&after) - total(&calls), chunks, "store calls of all kinds");
+        let looking = KernelIo::now();
+        let looking = KernelIo::now().since(looking);
+        assert_eq!(io.reads - looking.reads, chunks * PARTS, "one system call a part");
+        at_most(&format!("load, {delivery:?}: allocations per chunk"), allocations, chunks, 330.0);
+        assert!(LARGEST.load(Ordering::Relaxed) <= 64 << 10, "load: an allocation of {LARGEST:?} bytes");
+    }
     registered.close().await.unwrap();
 }
 

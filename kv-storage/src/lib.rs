@@ -137,6 +137,7 @@ pub mod parts;
 #[cfg(feature = "posix")]
 pub mod posix;
 mod store;
+mod streaming;
 
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use fault::Fault;
@@ -151,3 +152,4 @@ pub use store::{
     Capabilities, KvStore, MAX_RECORD_BYTES, ObjectMeta, Publication, ReadOutcome, ReadPart, Record,
     StoreHealth, Upload, Version, WriteOrder,
 };
+pub use streaming::{Next, ReadRange, ReadSink, WriteSource};

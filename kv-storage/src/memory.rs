@@ -9,11 +9,10 @@ use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
-use crate::parts::Coverage;
-use crate::parts::{out_of_range, record_fits};
+use crate::parts::{Coverage, fill_then_write, out_of_range, read_in_turns, record_fits};
 use crate::{
-    Capabilities, Error, ErrorKind, KvStore, ObjectMeta, Publication, ReadOutcome, ReadPart, Record, Result,
-    StoreHealth, Upload, Version, WriteOrder,
+    Capabilities, Error, ErrorKind, KvStore, ObjectMeta, Publication, ReadOutcome, ReadPart, ReadRange,
+    ReadSink, Record, Result, StoreHealth, Upload, Version, WriteOrder, WriteSource,
 };
 
 /// Objects and records in memory. A clone is another handle to the same objects.
@@ -156,6 +155,20 @@ impl KvStore for MemoryStore {
         ReadOutcome { buffers: parts.into_iter().map(|part| part.buffer).collect(), result }
     }
 
+    fn calls_back_on_own_threads(&self) -> bool {
+        false
+    }
+
+    async fn read_into(
+        &self,
+        name: &ObjectName,
+        ranges: Vec<ReadRange>,
+        buffers: Vec<HostBuf>,
+        sink: Arc<dyn ReadSink>,
+    ) -> Result<Option<ObjectMeta>> {
+        read_in_turns(self, name, ranges, buffers, sink).await
+    }
+
     async fn head(&self, name: &ObjectName) -> Result<Option<ObjectMeta>> {
         Ok(self.contents().objects.get(name).map(|stored| stored.meta(name)))
     }
@@ -255,6 +268,10 @@ impl Upload for MemoryUpload {
         drop(bytes);
         writing.done();
         (part, Ok(()))
+    }
+
+    async fn write_from(&self, offset: u64, part: HostBuf, source: WriteSource) -> (HostBuf, Result<()>) {
+        fill_then_write(self, offset, part, source).await
     }
 
     async fn commit(self: Box<Self>) -> Result<Publication> {

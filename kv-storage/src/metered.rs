@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -9,8 +10,8 @@ use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
 use crate::{
-    Capabilities, KvStore, ObjectMeta, Operation, Publication, ReadOutcome, ReadPart, Record, Result,
-    StoreHealth, Upload, Version,
+    Capabilities, KvStore, Next, ObjectMeta, Operation, Publication, ReadOutcome, ReadPart, ReadRange,
+    ReadSink, Record, Result, StoreHealth, Upload, Version, WriteSource,
 };
 
 /// Counts what goes through to the store beneath. Clones count together.
@@ -48,6 +49,19 @@ pub struct OperationMetrics {
 struct MeteredUpload {
     inner: Box<dyn Upload>,
     counts: Arc<Mutex<Snapshot>>,
+}
+
+/// Counts what a streamed read hands over.
+struct CountingSink {
+    inner: Arc<dyn ReadSink>,
+    bytes: AtomicUsize,
+}
+
+impl ReadSink for CountingSink {
+    fn filled(&self, meta: &ObjectMeta, index: usize, buffer: HostBuf) -> Next {
+        self.bytes.fetch_add(buffer.len(), Ordering::Relaxed);
+        self.inner.filled(meta, index, buffer)
+    }
 }
 
 /// One call that goes on.
@@ -156,6 +170,24 @@ impl KvStore for Metered {
         outcome
     }
 
+    fn calls_back_on_own_threads(&self) -> bool {
+        self.inner.calls_back_on_own_threads()
+    }
+
+    async fn read_into(
+        &self,
+        name: &ObjectName,
+        ranges: Vec<ReadRange>,
+        buffers: Vec<HostBuf>,
+        sink: Arc<dyn ReadSink>,
+    ) -> Result<Option<ObjectMeta>> {
+        let running = self.start(Operation::Read);
+        let counting = Arc::new(CountingSink { inner: sink, bytes: AtomicUsize::new(0) });
+        let result = self.inner.read_into(name, ranges, buffers, Arc::<CountingSink>::clone(&counting)).await;
+        running.answered(&result, counting.bytes.load(Ordering::Relaxed));
+        result
+    }
+
     async fn head(&self, name: &ObjectName) -> Result<Option<ObjectMeta>> {
         let running = self.start(Operation::Head);
         let result = self.inner.head(name).await;
@@ -233,6 +265,13 @@ impl Upload for MeteredUpload {
     async fn write(&self, offset: u64, part: HostBuf) -> (HostBuf, Result<()>) {
         let running = Running::start(&self.counts, Operation::Write);
         let (part, result) = self.inner.write(offset, part).await;
+        running.answered(&result, part.len());
+        (part, result)
+    }
+
+    async fn write_from(&self, offset: u64, part: HostBuf, source: WriteSource) -> (HostBuf, Result<()>) {
+        let running = Running::start(&self.counts, Operation::Write);
+        let (part, result) = self.inner.write_from(offset, part, source).await;
         running.answered(&result, part.len());
         (part, result)
     }

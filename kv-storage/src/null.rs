@@ -2,15 +2,16 @@
 
 use std::fmt;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
-use crate::parts::Coverage;
-use crate::parts::record_fits;
+use crate::parts::{Coverage, fill_then_write, read_in_turns, record_fits};
 use crate::{
-    Capabilities, KvStore, ObjectMeta, Publication, ReadOutcome, ReadPart, Record, Result, StoreHealth,
-    Upload, Version, WriteOrder,
+    Capabilities, KvStore, ObjectMeta, Publication, ReadOutcome, ReadPart, ReadRange, ReadSink, Record,
+    Result, StoreHealth, Upload, Version, WriteOrder, WriteSource,
 };
 
 /// Accepts every write, answers `Published`, holds nothing: every read is a miss.
@@ -57,6 +58,20 @@ impl KvStore for NullStore {
         ReadOutcome { buffers: parts.into_iter().map(|part| part.buffer).collect(), result: Ok(None) }
     }
 
+    fn calls_back_on_own_threads(&self) -> bool {
+        false
+    }
+
+    async fn read_into(
+        &self,
+        name: &ObjectName,
+        ranges: Vec<ReadRange>,
+        buffers: Vec<HostBuf>,
+        sink: Arc<dyn ReadSink>,
+    ) -> Result<Option<ObjectMeta>> {
+        read_in_turns(self, name, ranges, buffers, sink).await
+    }
+
     async fn head(&self, _: &ObjectName) -> Result<Option<ObjectMeta>> {
         Ok(None)
     }
@@ -98,6 +113,10 @@ impl Upload for NullUpload {
     async fn write(&self, offset: u64, part: HostBuf) -> (HostBuf, Result<()>) {
         let result = self.coverage.writing(offset, part.len()).map(|writing| writing.done());
         (part, result)
+    }
+
+    async fn write_from(&self, offset: u64, part: HostBuf, source: WriteSource) -> (HostBuf, Result<()>) {
+        fill_then_write(self, offset, part, source).await
     }
 
     async fn commit(self: Box<Self>) -> Result<Publication> {

@@ -1,12 +1,14 @@
 //! The contract between this project and a store.
 
 use std::fmt::{Debug, Display};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
 use crate::Result;
+use crate::streaming::{ReadRange, ReadSink, WriteSource, fill_then_write, read_in_turns};
 
 /// Most bytes of a record's body.
 pub const MAX_RECORD_BYTES: usize = 64 << 10;
@@ -61,6 +63,34 @@ pub trait KvStore: Debug + Display + Send + Sync + 'static {
     /// # Cancel safety
     /// Cancel safe: a dropped call's buffers are given back when the backend has let go of them.
     async fn read(&self, name: &ObjectName, parts: Vec<ReadPart>) -> ReadOutcome;
+
+    /// Whether [`read_into`](Self::read_into) and [`Upload::write_from`] call back on threads of this store that may block. Where
+    /// they do not, they call back on the executor's thread: keep what is done there short.
+    fn calls_back_on_own_threads(&self) -> bool {
+        false
+    }
+
+    /// Reads `ranges` of one version of the object, each into one of `buffers`, and hands each to `sink` as soon as it is filled.
+    /// The sink gives buffers back to be filled again, so that a few serve many ranges and stay in the cache.
+    ///
+    /// `Ok(None)`: no such object, and the sink was not called. After an error, or if the sink stopped, some ranges may have been
+    /// handed over, and those that were are right.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); `Invalid` if the sink keeps more buffers than there are ranges left; `Unavailable` if the object was
+    /// replaced meanwhile.
+    ///
+    /// # Cancel safety
+    /// As [`read`](Self::read); the sink may be called after the call was dropped, until [`idle`](Self::idle) has returned.
+    async fn read_into(
+        &self,
+        name: &ObjectName,
+        ranges: Vec<ReadRange>,
+        buffers: Vec<HostBuf>,
+        sink: Arc<dyn ReadSink>,
+    ) -> Result<Option<ObjectMeta>> {
+        read_in_turns(self, name, ranges, buffers, sink).await
+    }
 
     /// Length and version of an object, or `None`.
     ///
@@ -161,6 +191,17 @@ pub trait Upload: Debug + Send + Sync {
     /// # Cancel safety
     /// The upload cannot be committed after a write was dropped; the buffer is given back when the backend has let go of it.
     async fn write(&self, offset: u64, part: HostBuf) -> (HostBuf, Result<()>);
+
+    /// Lets `source` fill the buffer, then writes it as [`write`](Self::write) does, on one thread if it can.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); `Invalid` if the source gives up, and the upload can then not be committed.
+    ///
+    /// # Cancel safety
+    /// As [`write`](Self::write); the source may be called after the call was dropped, until [`KvStore::idle`] has returned.
+    async fn write_from(&self, offset: u64, part: HostBuf, source: WriteSource) -> (HostBuf, Result<()>) {
+        fill_then_write(self, offset, part, source).await
+    }
 
     /// Publishes the object if its name is free, once every byte was written.
     ///

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
+use kv_storage::parts::read_in_turns;
 use kv_storage::{
-    Capabilities, Error, ErrorKind, KvStore, MemoryStore, ObjectMeta, Publication, ReadOutcome, ReadPart,
-    Record, Result, StoreHealth, Upload, Version, conformance,
+    Capabilities, Error, ErrorKind, KvStore, MemoryStore, Next, ObjectMeta, Publication, ReadOutcome,
+    ReadPart, ReadRange, ReadSink, Record, Result, StoreHealth, Upload, Version, WriteSource, conformance,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,6 +36,9 @@ enum Defect {
     RecordOverwrites,
     ReplaceIgnoresVersion,
     RecordOfAnyLength,
+    StreamsBackwards,
+    StreamsTwice,
+    SourceIgnored,
 }
 
 #[derive(Debug, Clone)]
@@ -42,6 +46,17 @@ struct Broken {
     inner: MemoryStore,
     defect: Defect,
     lost: Arc<Mutex<Vec<HostBuf>>>,
+}
+
+/// Hands every range over twice.
+struct Twice(Arc<dyn ReadSink>);
+
+impl ReadSink for Twice {
+    fn filled(&self, meta: &ObjectMeta, index: usize, buffer: HostBuf) -> Next {
+        let again = HostBuf::copy_of(&buffer).unwrap();
+        let _ = self.0.filled(meta, index, again);
+        self.0.filled(meta, index, buffer)
+    }
 }
 
 #[derive(Debug)]
@@ -140,6 +155,23 @@ impl KvStore for Broken {
         ReadOutcome { buffers, result }
     }
 
+    async fn read_into(
+        &self,
+        name: &ObjectName,
+        mut ranges: Vec<ReadRange>,
+        buffers: Vec<HostBuf>,
+        sink: Arc<dyn ReadSink>,
+    ) -> Result<Option<ObjectMeta>> {
+        if self.has(Defect::StreamsBackwards) {
+            ranges.reverse();
+        }
+        let sink: Arc<dyn ReadSink> = match self.defect {
+            Defect::StreamsTwice => Arc::new(Twice(sink)),
+            _ => sink,
+        };
+        read_in_turns(self, name, ranges, buffers, sink).await
+    }
+
     async fn head(&self, name: &ObjectName) -> Result<Option<ObjectMeta>> {
         let meta = self.inner.head(name).await?;
         Ok(meta.map(|meta| self.meta(meta)))
@@ -222,6 +254,13 @@ impl Upload for BrokenUpload {
         (part, result)
     }
 
+    async fn write_from(&self, offset: u64, mut part: HostBuf, source: WriteSource) -> (HostBuf, Result<()>) {
+        if !source(&mut part) && !self.store.has(Defect::SourceIgnored) {
+            return (part, Err(Error::new(ErrorKind::Invalid, &self.store, "the source gave up")));
+        }
+        self.write(offset, part).await
+    }
+
     async fn commit(mut self: Box<Self>) -> Result<Publication> {
         let inner = self.inner.take().unwrap();
         match self.store.defect {
@@ -294,6 +333,9 @@ async fn every_defect_fails_the_check_that_is_about_it() {
         (Defect::RecordOverwrites, "records_are_create_only"),
         (Defect::ReplaceIgnoresVersion, "record_lifecycle"),
         (Defect::RecordOfAnyLength, "record_sizes"),
+        (Defect::StreamsBackwards, "streamed_reads_are_exact"),
+        (Defect::StreamsTwice, "streamed_reads_are_exact"),
+        (Defect::SourceIgnored, "writes_from_a_source"),
     ];
     for (defect, check) in expected {
         let failure = run(defect).await.expect_err(&format!("{defect:?} passed"));

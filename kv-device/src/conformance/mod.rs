@@ -17,6 +17,7 @@ mod fences;
 mod layouts;
 mod lifetimes;
 mod movement;
+mod now;
 mod order;
 mod probe;
 mod refusal;
@@ -39,6 +40,8 @@ pub async fn run(engine: &dyn Engine) -> Report {
     report.check("round_trip_between_layouts", movement::round_trip_between_layouts(engine)).await;
     report.check("empty_transfer_moves_nothing", movement::empty_transfer_moves_nothing(engine)).await;
     report.check("out_of_bounds_is_invalid", refusal::out_of_bounds_is_invalid(engine)).await;
+    report.check("copies_now_are_the_same_copies", now::copies_now_are_the_same_copies(engine)).await;
+    report.check("copies_now_are_refused_when_closed", now::copies_now_are_refused_when_closed(engine)).await;
     report.check("unknown_regions_are_refused", refusal::unknown_regions_are_refused(engine)).await;
     report.check("gather_waits_for_its_fence", fences::gather_waits_for_its_fence(engine)).await;
     report.check("scatter_waits_for_its_fence", fences::scatter_waits_for_its_fence(engine)).await;

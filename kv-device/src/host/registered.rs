@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use kv_format::{SectionPlace, Transfer};
+use kv_format::Transfer;
 use kv_memory::HostBuf;
 
 use super::Queues;
 use super::copy::{self, index};
 use super::directory::View;
 use crate::parts::{InFlight, TransferQueue, check_bounds, check_granularity};
-use crate::{DeviceRegion, RegisteredMemory, Result, TransferRequest};
+use crate::{DeviceRegion, Granularity, RegisteredMemory, Result, TransferRequest};
 
 /// Regions with the mappings behind them. The mappings live as long as a transfer runs, whatever the engine does.
 #[derive(Debug)]
@@ -39,26 +39,29 @@ impl HostRegistered {
         }
     }
 
-    /// Queues a transfer that moves its sections one by one with `copy`, after everything about it was checked.
+    /// Queues a transfer that `copy` makes after everything about it was checked.
     async fn run(
         &self,
         queue: &TransferQueue,
         request: TransferRequest,
-        copy: fn(&Transfer, SectionPlace, &View, &mut [u8]),
+        copy: fn(&Transfer, &[View], &mut HostBuf),
     ) -> (HostBuf, Result<()>) {
-        // Closing empties the list after it refuses transfers: one that is let in has the views.
-        let views = Arc::clone(&self.views());
-        let (device, regions) = (Arc::clone(&self.device), Arc::clone(&self.regions));
-        let granularity = self.queues.granularity;
+        let checked = self.checked();
         let work = move |transfer: &Transfer, staging: &mut HostBuf| {
-            check_granularity(&device, transfer, granularity)?;
-            check_bounds(&device, transfer, &regions, staging.len())?;
-            for place in &transfer.sections {
-                copy(transfer, *place, &views[place.region as usize], staging);
-            }
+            copy(transfer, checked.views(transfer, staging.len())?, staging);
             Ok(())
         };
         queue.run(&self.in_flight, request, work).await
+    }
+
+    /// What a transfer is checked against. Closing empties the list of views after it refuses transfers: one that is let in has them.
+    fn checked(&self) -> Checked {
+        Checked {
+            device: Arc::clone(&self.device),
+            regions: Arc::clone(&self.regions),
+            views: Arc::clone(&self.views()),
+            granularity: self.queues.granularity,
+        }
     }
 
     fn views(&self) -> MutexGuard<'_, Arc<[View]>> {
@@ -74,11 +77,31 @@ impl RegisteredMemory for HostRegistered {
     }
 
     async fn gather(&self, request: TransferRequest) -> (HostBuf, Result<()>) {
-        self.run(&self.queues.gather, request, gather_section).await
+        self.run(&self.queues.gather, request, |transfer, views, staging| gather(transfer, views, staging))
+            .await
     }
 
     async fn scatter(&self, request: TransferRequest) -> (HostBuf, Result<()>) {
-        self.run(&self.queues.scatter, request, scatter_section).await
+        self.run(&self.queues.scatter, request, |transfer, views, staging| scatter(transfer, views, staging))
+            .await
+    }
+
+    fn copies_now(&self) -> bool {
+        true
+    }
+
+    fn gather_now(&self, transfer: &Transfer, staging: &mut [u8]) -> Result<()> {
+        self.queues.gather.run_now(&self.in_flight, transfer, |transfer| {
+            gather(transfer, self.checked().views(transfer, staging.len())?, staging);
+            Ok(())
+        })
+    }
+
+    fn scatter_now(&self, transfer: &Transfer, staging: &[u8]) -> Result<()> {
+        self.queues.scatter.run_now(&self.in_flight, transfer, |transfer| {
+            scatter(transfer, self.checked().views(transfer, staging.len())?, staging);
+            Ok(())
+        })
     }
 
     async fn quiesce(&self) -> Result<()> {
@@ -93,16 +116,38 @@ impl RegisteredMemory for HostRegistered {
     }
 }
 
-/// Locks the allocation for this section only, beside other readers.
-fn gather_section(transfer: &Transfer, place: SectionPlace, view: &View, staging: &mut [u8]) {
-    let memory = view.memory.read();
-    let memory = &memory[view.offset..view.offset + view.len][index(place.device)..];
-    copy::gather(&transfer.plan, place.kind, memory, &mut staging[index(place.staging)..]);
+/// The mappings of a registration, for transfers that fit them.
+struct Checked {
+    device: Arc<str>,
+    regions: Arc<[DeviceRegion]>,
+    views: Arc<[View]>,
+    granularity: Granularity,
 }
 
-/// Locks the allocation for this section only, alone.
-fn scatter_section(transfer: &Transfer, place: SectionPlace, view: &View, staging: &mut [u8]) {
-    let mut memory = view.memory.write();
-    let memory = &mut memory[view.offset..view.offset + view.len][index(place.device)..];
-    copy::scatter(&transfer.plan, place.kind, &staging[index(place.staging)..], memory);
+impl Checked {
+    fn views(&self, transfer: &Transfer, staging: usize) -> Result<&[View]> {
+        check_granularity(&self.device, transfer, self.granularity)?;
+        check_bounds(&self.device, transfer, &self.regions, staging)?;
+        Ok(&self.views)
+    }
+}
+
+/// Locks the allocation for each section only, beside other readers.
+fn gather(transfer: &Transfer, views: &[View], staging: &mut [u8]) {
+    for place in &transfer.sections {
+        let view = &views[place.region as usize];
+        let memory = view.memory.read();
+        let memory = &memory[view.offset..view.offset + view.len][index(place.device)..];
+        copy::gather(&transfer.plan, place.kind, memory, &mut staging[index(place.staging)..]);
+    }
+}
+
+/// Locks the allocation for each section only, alone.
+fn scatter(transfer: &Transfer, views: &[View], staging: &[u8]) {
+    for place in &transfer.sections {
+        let view = &views[place.region as usize];
+        let mut memory = view.memory.write();
+        let memory = &mut memory[view.offset..view.offset + view.len][index(place.device)..];
+        copy::scatter(&transfer.plan, place.kind, &staging[index(place.staging)..], memory);
+    }
 }

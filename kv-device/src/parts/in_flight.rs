@@ -48,12 +48,17 @@ impl InFlight {
         let _ = self.state.subscribe().wait_for(|state| state.transfers == 0).await;
     }
 
+    /// Lets no transfer begin any more.
+    pub fn shut(&self) {
+        self.state.send_modify(|state| state.closed = true);
+    }
+
     /// Lets no transfer begin any more, and waits until nothing is in flight.
     ///
     /// # Cancel safety
     /// Cancel safe: it stays closed, and may be called again to wait.
     pub async fn close(&self) {
-        self.state.send_modify(|state| state.closed = true);
+        self.shut();
         self.quiesce().await;
     }
 }

@@ -93,8 +93,7 @@ impl TransferQueue {
         work: impl FnOnce(&Transfer, &mut HostBuf) -> Result<()> + Send + 'static,
     ) -> (HostBuf, Result<()>) {
         let Some(ticket) = in_flight.begin() else {
-            let message = "the registered memory was closed: register it again";
-            return (request.staging, Err(Error::new(ErrorKind::Closed, &self.device, message)));
+            return (request.staging, Err(closed(&self.device)));
         };
         // Declared after the ticket, so dropped before it: what a future that is dropped here held is back when `quiesce` returns.
         let (request, work) = (request, Box::new(work));
@@ -119,6 +118,50 @@ impl TransferQueue {
     }
 }
 
+impl TransferQueue {
+    /// Makes one transfer on the calling thread, beside the queue: for devices whose copies the processor does.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed) if `in_flight` is; [`DeviceLost`](ErrorKind::DeviceLost) if `work` panicked; what `work` returns.
+    pub fn run_now(
+        &self,
+        in_flight: &Arc<InFlight>,
+        transfer: &Transfer,
+        work: impl FnOnce(&Transfer) -> Result<()>,
+    ) -> Result<()> {
+        let Some(ticket) = in_flight.begin() else {
+            return Err(closed(&self.device));
+        };
+        // A panic ends the transfer, not the thread of whoever asked: the error declares lost what was left half-done.
+        let moved = catch_unwind(AssertUnwindSafe(|| work(transfer)));
+        let result = moved.unwrap_or_else(|_| Err(lost(&self.device)));
+        if result.is_ok() {
+            self.moved.count(transfer);
+        }
+        drop(ticket);
+        result
+    }
+}
+
+impl Counters {
+    fn count(&self, transfer: &Transfer) {
+        let bytes = transfer.sections.iter().map(|place| transfer.plan.section_bytes(place.kind)).sum();
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.transfers.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// The error of a transfer of memory that was closed.
+fn closed(device: &str) -> Error {
+    Error::new(ErrorKind::Closed, device, "the registered memory was closed: register it again")
+}
+
+/// The error of a transfer of which nobody knows what it moved.
+fn lost(device: &str) -> Error {
+    let message = "a transfer did not end (its fence or its copy panicked, or the device's thread is gone): what it moved is undefined";
+    Error::new(ErrorKind::DeviceLost, device, message)
+}
+
 /// One queued transfer. The fields are dropped in this order: what the work holds and the buffer before the ticket, so that both
 /// are given back when `quiesce` returns.
 struct Job {
@@ -141,10 +184,7 @@ impl Job {
             catch_unwind(AssertUnwindSafe(|| {
                 wait(&device, after, fence_timeout)?;
                 work(&transfer, staging)?;
-                let bytes =
-                    transfer.sections.iter().map(|place| transfer.plan.section_bytes(place.kind)).sum();
-                moved.bytes.fetch_add(bytes, Ordering::AcqRel);
-                moved.transfers.fetch_add(1, Ordering::AcqRel);
+                moved.count(&transfer);
                 Ok(())
             }))
         });
@@ -188,9 +228,7 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if let Some((to, staging)) = self.parts.take() {
-            let message = "a transfer did not end (its fence or its copy panicked, or the device's thread is gone): what it moved is undefined";
-            let error = Error::new(ErrorKind::DeviceLost, &self.device, message);
-            drop(to.send((staging, Err(error))));
+            drop(to.send((staging, Err(lost(&self.device)))));
         }
     }
 }

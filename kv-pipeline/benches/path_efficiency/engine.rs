@@ -9,7 +9,7 @@ use kv_format::{
     Checksum, Dtype, Geometry, GeometryParts, InputDigest, KvGroup, ModelIdentity, Namespace, PagingLayout,
     Replica, RopePairing, TensorBase,
 };
-use kv_pipeline::{LoadRequest, Pipeline, Registered, SaveRequest};
+use kv_pipeline::{Delivery, LoadRequest, Pipeline, Registered, SaveRequest};
 use kv_storage::KvStore;
 use tokio::runtime::Runtime;
 
@@ -118,12 +118,12 @@ impl Engine {
     }
 
     /// Loads everything back into the same blocks and removes it from the store; how long the load took.
-    pub(crate) fn load(&mut self, runtime: &Runtime) -> Result<Duration> {
+    pub(crate) fn load(&mut self, runtime: &Runtime, delivery: Delivery) -> Result<Duration> {
         if !self.saved {
             self.save(runtime)?;
         }
         let (tokens, blocks) = (&self.tokens, &self.blocks);
-        let request = LoadRequest::new(tokens).blocks(blocks).timeout(PATIENCE);
+        let request = LoadRequest::new(tokens).blocks(blocks).delivery(delivery).timeout(PATIENCE);
         let started = Instant::now();
         let loaded = runtime.block_on(self.kv.consumer().load(&self.registered, request)?.finish())?;
         let took = started.elapsed();
@@ -141,11 +141,13 @@ impl Engine {
     /// Loads into blocks that were wiped, and compares with what was saved: what is measured is the real thing.
     pub(crate) fn prove(&mut self, runtime: &Runtime) -> Result<()> {
         let before = self.digest();
-        self.save(runtime)?;
-        self.memory.iter().for_each(|memory| memory.with(|bytes| bytes.fill(0)));
-        ensure!(self.digest() != before, "wiping the engine's memory changed nothing");
-        self.load(runtime)?;
-        ensure!(self.digest() == before, "what was loaded is not what was saved");
+        for delivery in [Delivery::WholeChunk, Delivery::AsVerified] {
+            self.save(runtime)?;
+            self.memory.iter().for_each(|memory| memory.with(|bytes| bytes.fill(0)));
+            ensure!(self.digest() != before, "wiping the engine's memory changed nothing");
+            self.load(runtime, delivery)?;
+            ensure!(self.digest() == before, "what was loaded ({delivery:?}) is not what was saved");
+        }
         Ok(())
     }
 

@@ -41,7 +41,7 @@ use engine::{Engine, OBJECT_PAYLOAD, SEED, SHAPES};
 use figures::{Spread, in_turns};
 use machine::Machine;
 use report::{Measured, Report};
-use rows::{Direction, Row};
+use rows::Row;
 
 /// The stores of a run: one that is compared with plain loops, which do not flush, and one as it is by default.
 struct Stores {
@@ -142,7 +142,7 @@ fn measure(
     let wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     let mut engines = Vec::new();
     for shape in SHAPES {
-        if Direction::BOTH.iter().any(|direction| wanted(&format!("{} {}", direction.name(), shape.name))) {
+        if wanted(shape.name) || ["save", "load"].iter().any(|operation| wanted(operation)) {
             let mut engine = Engine::new(runtime, &stores.compared, shape, objects, shape.name)?;
             engine.prove(runtime).with_context(|| shape.name)?;
             engines.push((shape.name, RefCell::new(engine)));

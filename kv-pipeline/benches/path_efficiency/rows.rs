@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use anyhow::Result;
+use kv_pipeline::Delivery;
 use tokio::runtime::Runtime;
 
 use crate::ceilings::{Ceilings, Loop};
@@ -119,18 +120,20 @@ fn plain(ceilings: &RefCell<Ceilings>, direction: Direction, how: Loop) -> Resul
     }
 }
 
-/// Save and load of one engine.
+/// Save and both kinds of load of one engine.
 pub(crate) fn pipeline<'a>(runtime: &'a Runtime, engine: &'a RefCell<Engine>, name: &str) -> Vec<Row<'a>> {
-    let row = |direction: Direction| Row {
+    let row = |direction: Direction, how: &str, work: Work<'a>| Row {
         subject: Subject::Pipeline(direction),
-        name: format!("{} {name}", direction.name()),
+        name: format!("{}{how} {name}", direction.name()),
         threads: None,
-        work: match direction {
-            Direction::Save => Box::new(move || engine.borrow_mut().save(runtime)),
-            Direction::Load => Box::new(move || engine.borrow_mut().load(runtime)),
-        },
+        work,
     };
-    Direction::BOTH.map(row).into()
+    let load = |delivery| -> Work<'a> { Box::new(move || engine.borrow_mut().load(runtime, delivery)) };
+    vec![
+        row(Direction::Save, "", Box::new(move || engine.borrow_mut().save(runtime))),
+        row(Direction::Load, ", whole chunks,", load(Delivery::WholeChunk)),
+        row(Direction::Load, ", as verified,", load(Delivery::AsVerified)),
+    ]
 }
 
 /// A save of an engine whose store flushes.

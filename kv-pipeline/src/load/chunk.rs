@@ -1,84 +1,49 @@
-//! Loading one chunk: read, verify everything, and only then write the engine's memory.
-//!
-//! A chunk that fails leaves the engine's blocks as they were. If the rank's part of a chunk fits the staging pool, it is read once and
-//! held until all of it is verified. If not, it is read twice: once to verify all of it, once more, verified again, to deliver it.
+//! Loading one chunk: read, verify, and write the engine's memory, either the whole chunk once all of it is verified, or part by part.
+
+use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use kv_device::TransferRequest;
-use kv_format::{Checksum, Chunk, ErrorKind as FormatKind, ObjectHeader};
+use kv_format::{Chunk, Transfer};
 use kv_memory::HostBuf;
-use kv_storage::{ErrorKind as StorageKind, ObjectMeta, ReadPart, Version};
+use kv_storage::{ErrorKind as StorageKind, ReadRange};
 
-use super::{ChunkFailure, LoadTask, StopReason};
+use super::failed::Failed;
+use super::verifier::{State, Verified, Verifier, delivered};
+use super::{ChunkFailure, Delivered, LoadTask, StopReason};
 use crate::existing::quarantine;
-use crate::limits::{Limits, Stop};
 use crate::parts::{Part, PlannedObject};
-use crate::stats::count;
-use crate::{Error, Result};
-
-/// What ended a chunk: a reason to stop the prefix here, or an error of the whole load.
-enum Failed {
-    Reason { reason: StopReason, message: String, object: usize, corrupt: Option<Box<ObjectMeta>> },
-    Error(Error),
-}
-
-impl From<Stop> for Failed {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Deadline => reason(StopReason::Deadline, 0, "the deadline passed".to_owned()),
-            Stop::Cancelled => Self::Error(stop.into()),
-        }
-    }
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        if error.kind() == crate::ErrorKind::Deadline {
-            return reason(StopReason::Deadline, 0, error.to_string());
-        }
-        Self::Error(error)
-    }
-}
-
-/// What of a chunk was delivered.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Delivered {
-    pub(super) sections: u64,
-    pub(super) bytes: u64,
-}
-
-impl std::ops::Add for Delivered {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self { sections: self.sections + other.sections, bytes: self.bytes + other.bytes }
-    }
-}
+use crate::{Delivery, Error, Result};
 
 impl LoadTask {
-    /// Parts of the staging pool that a chunk takes while it is verified.
+    /// Parts of the staging pool that a chunk takes while it is on its way.
     pub(super) fn staging_parts(&self, chunk: &Chunk) -> usize {
-        let plan = |&slice| PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks);
-        self.registered
-            .slices()
-            .iter()
-            .filter_map(|slice| plan(slice).ok())
-            .map(|object| object.parts.len())
-            .sum()
+        if self.delivery == Delivery::AsVerified {
+            return 1;
+        }
+        self.objects(chunk).map_or(0, |objects| objects.iter().map(|object| object.parts.len()).sum())
     }
 
-    /// Delivers a chunk in its turn, or says why not.
+    /// What this rank loads of a chunk.
+    fn objects(&self, chunk: &Chunk) -> Result<Vec<Arc<PlannedObject>>> {
+        let plan = |&slice| {
+            PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks).map(Arc::new)
+        };
+        self.registered.slices().iter().map(plan).collect()
+    }
+
+    /// Delivers a chunk, or says why not.
     pub(super) async fn load_chunk(&self, number: usize) -> Result<Result<Delivered, ChunkFailure>> {
-        let limits = &self.limits;
         let chunk = &self.chunks[number];
-        let plan = |&slice| PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks);
-        let objects = self.registered.slices().iter().map(plan).collect::<Result<Vec<_>>>()?;
+        let objects = self.objects(chunk)?;
         let all: usize = objects.iter().map(|object| object.parts.len()).sum();
-        let result = if all <= self.core.pool.parts() {
-            self.load_at_once(number, &objects, all).await
-        } else {
-            self.load_in_two_passes(number, &objects).await
+        let result = match self.delivery {
+            Delivery::AsVerified => self.load_as_verified(number, &objects).await,
+            Delivery::WholeChunk if all <= self.core.pool.parts() => {
+                self.load_at_once(number, &objects, all).await
+            }
+            Delivery::WholeChunk => self.load_in_two_passes(number, &objects).await,
         };
         match result {
             Ok(delivered) => Ok(Ok(delivered)),
@@ -86,7 +51,7 @@ impl LoadTask {
             Err(Failed::Reason { reason, message, object, corrupt }) => {
                 if let Some(meta) = corrupt {
                     // Best effort: the load's answer does not depend on it.
-                    let _ = quarantine(&self.core, limits, &meta).await;
+                    let _ = quarantine(&self.core, &self.limits, &meta).await;
                 }
                 let object = objects.get(object).map(|object| object.name);
                 Ok(Err(ChunkFailure { chunk_index: chunk.index, object, reason, message }))
@@ -94,11 +59,11 @@ impl LoadTask {
         }
     }
 
-    /// Holds the whole chunk in staging.
+    /// Holds the whole chunk in staging until all of it is verified.
     async fn load_at_once(
         &self,
         number: usize,
-        objects: &[PlannedObject],
+        objects: &[Arc<PlannedObject>],
         parts: usize,
     ) -> Result<Delivered, Failed> {
         let limits = &self.limits;
@@ -106,20 +71,15 @@ impl LoadTask {
         let mut verified = Vec::with_capacity(objects.len());
         for (index, object) in objects.iter().enumerate() {
             let buffers = staging.split_off(staging.len().saturating_sub(object.parts.len()));
-            let (meta, buffers) = self.read(limits, index, object, &object.parts, buffers).await?;
-            let header =
-                verified_header(index, object, &meta, buffers.first().map_or(&[], |buffer| &**buffer))?;
-            for (part, buffer) in object.parts.iter().zip(&buffers) {
-                self.verify(index, object, part, &header, &meta, buffer)?;
-            }
-            verified.push(buffers);
+            let verifier = Verifier::new(index, object, 0, State::default(), Verified::Keep);
+            verified.push(self.read(&verifier, index, object, 0..object.parts.len(), buffers).await?.kept);
         }
         self.turns.wait(limits, number).await?;
         // All at once into the device's queue; every one of them has ended before the chunk has.
         let mut transfers = FuturesUnordered::new();
         for (object, buffers) in objects.iter().zip(verified) {
             for (part, buffer) in object.parts.iter().zip(buffers) {
-                transfers.push(self.deliver(object, part, buffer));
+                transfers.extend(buffer.map(|buffer| self.deliver(object, part, buffer)));
             }
         }
         let mut result = Ok(Delivered::default());
@@ -133,124 +93,95 @@ impl LoadTask {
     async fn load_in_two_passes(
         &self,
         number: usize,
-        objects: &[PlannedObject],
+        objects: &[Arc<PlannedObject>],
     ) -> Result<Delivered, Failed> {
-        let limits = &self.limits;
-        let mut versions = Vec::with_capacity(objects.len());
+        let mut seen = Vec::with_capacity(objects.len());
         for (index, object) in objects.iter().enumerate() {
-            let mut version = None;
-            self.stream(limits, index, object, &mut version, None).await?;
-            versions.push(version);
+            let staging = self.limits.run(self.core.pool.acquire_many(1)).await?;
+            let verifier = Verifier::new(index, object, 0, State::default(), Verified::Drop);
+            seen.push(self.read(&verifier, index, object, 0..object.parts.len(), staging).await?);
         }
-        self.turns.wait(limits, number).await?;
-        let mut delivered = Delivered::default();
-        for (index, (object, version)) in objects.iter().zip(&mut versions).enumerate() {
-            self.stream(limits, index, object, version, Some(&mut delivered)).await?;
+        self.turns.wait(&self.limits, number).await?;
+        let mut sum = Delivered::default();
+        for (index, (object, seen)) in objects.iter().zip(seen).enumerate() {
+            sum = sum + self.stream(index, object, seen).await?;
         }
-        Ok(delivered)
+        Ok(sum)
     }
 
-    /// Reads an object part by part and verifies each, provided that all are parts of the `version` that was seen first; delivers
-    /// them if there is a `deliver`.
+    /// Delivers every part as soon as it is verified.
+    async fn load_as_verified(
+        &self,
+        number: usize,
+        objects: &[Arc<PlannedObject>],
+    ) -> Result<Delivered, Failed> {
+        let mut sum = Delivered::default();
+        for (index, object) in objects.iter().enumerate() {
+            sum = sum + self.stream(index, object, State::default()).await?;
+        }
+        self.turns.wait(&self.limits, number).await?;
+        Ok(sum)
+    }
+
+    /// Reads an object, provided that it is the version that was `seen` before, and delivers each part as soon as it is verified: on
+    /// the thread that reads it where the store has threads and the device copies on any; else one after the other.
     async fn stream(
         &self,
-        limits: &Limits,
         index: usize,
-        object: &PlannedObject,
-        version: &mut Option<Version>,
-        mut deliver: Option<&mut Delivered>,
-    ) -> Result<(), Failed> {
-        let mut header: Option<ObjectHeader> = None;
-        for part in &object.parts {
+        object: &Arc<PlannedObject>,
+        seen: State,
+    ) -> Result<Delivered, Failed> {
+        let (limits, memory) = (&self.limits, self.registered.memory());
+        let parts = object.parts.len();
+        if self.core.store.calls_back_on_own_threads() && memory.copies_now() {
+            self.reach_fence(object).await?;
             let staging = limits.run(self.core.pool.acquire_many(1)).await?;
-            let (meta, buffers) =
-                self.read(limits, index, object, std::slice::from_ref(part), staging).await?;
-            if *version.get_or_insert_with(|| meta.version.clone()) != meta.version {
-                let message = format!("{} was replaced while it was read", object.name);
-                return Err(reason(StopReason::Unavailable, index, message));
-            }
-            let Some(buffer) = buffers.into_iter().next() else { continue };
-            let header = match &mut header {
-                Some(header) => header,
-                none => none.insert(verified_header(index, object, &meta, &buffer)?),
-            };
-            self.verify(index, object, part, header, &meta, &buffer)?;
-            if let Some(delivered) = &mut deliver {
-                **delivered = **delivered + self.deliver(object, part, buffer).await?;
+            let (core, registered, gate) =
+                (Arc::clone(&self.core), self.registered.clone(), Arc::clone(&self.gate));
+            let verifier =
+                Verifier::new(index, object, 0, seen, Verified::Deliver { core, registered, gate });
+            return Ok(self.read(&verifier, index, object, 0..parts, staging).await?.delivered);
+        }
+        let (mut seen, mut sum) = (seen, Delivered::default());
+        for (number, part) in object.parts.iter().enumerate() {
+            let staging = limits.run(self.core.pool.acquire_many(1)).await?;
+            let verifier = Verifier::new(index, object, number, seen, Verified::Keep);
+            seen = self.read(&verifier, index, object, number..number + 1, staging).await?;
+            if let Some(buffer) = seen.kept.first_mut().and_then(Option::take) {
+                sum = sum + self.deliver(object, part, buffer).await?;
             }
         }
-        Ok(())
+        Ok(sum)
     }
 
-    /// Reads parts of an object.
+    /// Reads some parts of an object through its verifier.
     async fn read(
         &self,
-        limits: &Limits,
+        verifier: &Arc<Verifier>,
         index: usize,
         object: &PlannedObject,
-        parts: &[Part],
-        buffers: Vec<HostBuf>,
-    ) -> Result<(ObjectMeta, Vec<HostBuf>), Failed> {
-        let mut reads = Vec::with_capacity(parts.len());
-        for (part, mut buffer) in parts.iter().zip(buffers) {
-            buffer.set_len(part.len).map_err(Error::from)?;
-            reads.push(ReadPart { offset: part.offset, buffer });
-        }
-        let outcome = limits.run(self.core.store.read(&object.name, reads)).await?;
-        let failed = |kind, message| Err(reason(kind, index, message));
-        match outcome.result {
-            Ok(Some(meta)) if same_lengths(parts, &outcome.buffers) => Ok((meta, outcome.buffers)),
-            Ok(Some(_)) => {
-                let message = format!(
-                    "{} gave back other buffers than it got: run its conformance suite",
-                    self.core.store
-                );
-                failed(StopReason::Unavailable, message)
+        parts: std::ops::Range<usize>,
+        staging: Vec<HostBuf>,
+    ) -> Result<State, Failed> {
+        let (limits, store) = (&self.limits, &self.core.store);
+        let asked = &object.parts[parts];
+        let ranges = asked.iter().map(|part| ReadRange { offset: part.offset, len: part.len }).collect();
+        let sink = Arc::<Verifier>::clone(verifier);
+        match limits.run(store.read_into(&object.name, ranges, staging, sink)).await? {
+            Ok(Some(_)) => verifier.finish(asked.len(), store),
+            Ok(None) => {
+                let message = format!("{} is not stored", object.name);
+                Err(Failed::reason(StopReason::NotFound, index, message))
             }
-            Ok(None) => failed(StopReason::NotFound, format!("{} is not stored", object.name)),
             Err(error) if error.kind() == StorageKind::OutOfRange => {
-                drop(outcome.buffers);
-                let meta = limits.run(self.core.store.head(&object.name)).await?.ok().flatten();
+                let meta = limits.run(store.head(&object.name)).await?.ok().flatten();
                 let len = object.layout.object_len;
                 let short = meta.filter(|meta| meta.len < len);
-                Err(corrupt(
-                    index,
-                    format!("{} is truncated: expected {len} bytes ({error})", object.name),
-                    short,
-                ))
+                let message = format!("{} is truncated: expected {len} bytes ({error})", object.name);
+                Err(Failed::corrupt(index, message, short))
             }
-            Err(error) if error.kind() == StorageKind::PermissionDenied => {
-                failed(StopReason::Denied, error.to_string())
-            }
-            Err(error) => failed(StopReason::Unavailable, error.to_string()),
+            Err(error) => Err(Failed::store(index, &error)),
         }
-    }
-
-    /// Verifies the sections of a part.
-    fn verify(
-        &self,
-        index: usize,
-        object: &PlannedObject,
-        part: &Part,
-        header: &ObjectHeader,
-        meta: &ObjectMeta,
-        buffer: &HostBuf,
-    ) -> Result<(), Failed> {
-        for section in part.sections.clone() {
-            let computed = Checksum::of(&buffer[object.range_in(part, section)]);
-            let stored = header.checksums.get(section).copied();
-            if Some(computed) != stored {
-                let (layer, kind) =
-                    (object.layout.sections[section].layer, object.layout.sections[section].kind);
-                let message = format!(
-                    "{}: {kind:?} of layer {layer}: checksum {computed:016x}, the header says {:016x}",
-                    object.name,
-                    stored.unwrap_or_default()
-                );
-                return Err(corrupt(index, message, Some(meta.clone())));
-            }
-        }
-        Ok(())
     }
 
     /// Copies verified sections into the engine's memory.
@@ -263,47 +194,24 @@ impl LoadTask {
         if part.sections.is_empty() {
             return Ok(Delivered::default());
         }
-        let limits = &self.limits;
         let transfer = object.transfer(self.registered.geometry(), part)?;
-        let (after, fence_timeout) = (self.after.clone(), limits.remaining());
-        let request = TransferRequest { transfer, staging, after, fence_timeout };
-        let (_, result) = limits.device(self.registered.memory().scatter(request)).await?;
-        result.map_err(Error::from)?;
-        let bytes = part.sections.clone().map(|section| object.layout.sections[section].len).sum::<u64>();
-        let sections = part.sections.len() as u64;
-        count(&self.core.counters.sections_verified, sections);
-        count(&self.core.counters.bytes_loaded, bytes);
-        Ok(Delivered { sections, bytes })
+        self.scatter(transfer, staging).await?;
+        Ok(delivered(&self.core, object, part))
     }
-}
 
-/// Decodes the header and checks that it is the wanted object's.
-fn verified_header(
-    index: usize,
-    object: &PlannedObject,
-    meta: &ObjectMeta,
-    first: &[u8],
-) -> Result<ObjectHeader, Failed> {
-    let decoded = ObjectHeader::decode(first.get(..object.header_len()).unwrap_or_default(), meta.len)
-        .and_then(|header| header.expect(&object.identity, &object.layout).map(|()| header));
-    decoded.map_err(|error| {
-        let message = format!("{}: {error}", object.name);
-        match error.kind() {
-            FormatKind::Incompatible => reason(StopReason::Incompatible, index, message),
-            _ => corrupt(index, message, Some(meta.clone())),
+    /// Waits until the engine lets its blocks be written.
+    async fn reach_fence(&self, object: &PlannedObject) -> Result<(), Failed> {
+        if self.after.is_some() {
+            let staging = self.limits.run(self.core.pool.acquire()).await?;
+            self.scatter(object.nothing(), staging).await?;
         }
-    })
-}
+        Ok(())
+    }
 
-/// Whether a store gave back the buffers that it got.
-fn same_lengths(parts: &[Part], buffers: &[HostBuf]) -> bool {
-    parts.iter().map(|part| part.len).eq(buffers.iter().map(|buffer| buffer.len()))
-}
-
-fn reason(reason: StopReason, object: usize, message: String) -> Failed {
-    Failed::Reason { reason, message, object, corrupt: None }
-}
-
-fn corrupt(object: usize, message: String, meta: Option<ObjectMeta>) -> Failed {
-    Failed::Reason { reason: StopReason::Corrupt, message, object, corrupt: meta.map(Box::new) }
+    async fn scatter(&self, transfer: Transfer, staging: HostBuf) -> Result<(), Failed> {
+        let (after, fence_timeout) = (self.after.clone(), self.limits.remaining());
+        let request = TransferRequest { transfer, staging, after, fence_timeout };
+        let (_, result) = self.limits.device(self.registered.memory().scatter(request)).await?;
+        Ok(result.map_err(Error::from)?)
+    }
 }

@@ -1,12 +1,15 @@
 //! Loading: storage to device, the longest verified prefix, and a reason where it stops.
 
 mod chunk;
+mod failed;
 mod outcome;
+mod verifier;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use kv_device::Fence;
+use kv_device::parts::InFlight;
 use kv_format::Chunk;
 use tokio::sync::watch;
 use tokio::task::JoinError;
@@ -17,8 +20,7 @@ use crate::operation::{Canceller, Operation};
 use crate::pipeline::Core;
 use crate::request::planned_chunks;
 use crate::stats::count;
-use crate::{Error, ErrorKind, LoadPolicy, LoadRequest, Registered, Result};
-use chunk::Delivered;
+use crate::{Delivery, Error, ErrorKind, LoadPolicy, LoadRequest, Registered, Result};
 pub use outcome::{ChunkFailure, Loaded, StopReason};
 
 /// Pause before a waiting load looks again.
@@ -63,13 +65,27 @@ impl Consumer {
         let (progress, receiver) = watch::channel(Progress::default());
         let layers = registered.geometry().layers.clone();
         let (core, registered) = (Arc::clone(&self.core), registered.clone());
-        let (blocks, policy, after, turns) =
-            (request.blocks.to_vec(), request.policy, request.after, Turns::new());
+        let (blocks, policy, delivery, after) =
+            (request.blocks.to_vec(), request.policy, request.delivery, request.after);
         let requested = u32::try_from(request.tokens.len()).unwrap_or(u32::MAX);
         let operation = Operation::start(&self.core.runtime, |cancelled| {
             let limits = Limits::new(&core.environment, request.timeout, core.device_grace, cancelled);
-            LoadTask { core, registered, chunks, requested, blocks, policy, after, progress, limits, turns }
-                .run()
+            let (turns, gate) = (Turns::new(), InFlight::new());
+            LoadTask {
+                core,
+                registered,
+                chunks,
+                requested,
+                blocks,
+                policy,
+                delivery,
+                after,
+                progress,
+                limits,
+                turns,
+                gate,
+            }
+            .run()
         });
         Ok(Load { operation, progress: receiver, next_layer: layers.start })
     }
@@ -135,10 +151,35 @@ struct LoadTask {
     requested: u32,
     blocks: Vec<u32>,
     policy: LoadPolicy,
+    delivery: Delivery,
     after: Option<Arc<dyn Fence>>,
     progress: watch::Sender<Progress>,
     limits: Limits,
     turns: Turns,
+    /// What the store's threads write into the engine's memory; closed when the load ends.
+    gate: Arc<InFlight>,
+}
+
+impl Drop for LoadTask {
+    fn drop(&mut self) {
+        // Its runtime may have ended it before its end.
+        self.gate.shut();
+    }
+}
+
+/// What of a chunk was delivered.
+#[derive(Debug, Clone, Copy, Default)]
+struct Delivered {
+    sections: u64,
+    bytes: u64,
+}
+
+impl std::ops::Add for Delivered {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { sections: self.sections + other.sections, bytes: self.bytes + other.bytes }
+    }
 }
 
 /// Chunks of one load that are on their way at a time: one is delivered while others are read and verified.
@@ -172,6 +213,8 @@ impl LoadTask {
             }
         };
         side_by_side(&task.core.runtime, task.width(), task.chunks.len(), start, take).await;
+        // A store's thread whose read was given up may be about to write the engine's memory: from here on it may not.
+        task.gate.close().await;
         loaded.elapsed = task.core.environment.clock.now().saturating_sub(started);
         count(&task.core.counters.tokens_loaded, u64::from(loaded.tokens));
         let complete = loaded.failures.is_empty();

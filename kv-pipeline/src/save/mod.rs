@@ -1,11 +1,13 @@
 //! Saving: device to storage, chunk by chunk, so that a reader never finds a chunk whose predecessor is still on its way.
 
+mod filling;
 mod object;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use kv_device::Fence;
+use kv_device::parts::InFlight;
 use kv_format::{Chunk, ChunkKey};
 use tokio::task::JoinError;
 
@@ -65,7 +67,8 @@ impl Producer {
         let (blocks, after, turns) = (request.blocks.to_vec(), request.after, Turns::new());
         let operation = Operation::start(&self.core.runtime, |cancelled| {
             let limits = Limits::new(&core.environment, request.timeout, core.device_grace, cancelled);
-            SaveTask { core, registered, chunks, blocks, after, limits, turns }.run()
+            let gate = InFlight::new();
+            SaveTask { core, registered, chunks, blocks, after, limits, turns, gate }.run()
         });
         Ok(Save { operation })
     }
@@ -110,6 +113,15 @@ struct SaveTask {
     after: Option<Arc<dyn Fence>>,
     limits: Limits,
     turns: Turns,
+    /// What the store's threads read of the engine's memory; closed when the save ends.
+    gate: Arc<InFlight>,
+}
+
+impl Drop for SaveTask {
+    fn drop(&mut self) {
+        // Its runtime may have ended it before its end.
+        self.gate.shut();
+    }
 }
 
 /// Objects of one save that are on their way at a time: one is gathered while others are checksummed and written.
@@ -143,6 +155,8 @@ impl SaveTask {
             }
         };
         side_by_side(&core.runtime, OBJECTS_IN_FLIGHT, task.chunks.len() * slices, start, take).await;
+        // A store's thread whose write was given up may be about to read the engine's memory: from here on it may not.
+        task.gate.close().await;
         saved.elapsed = core.environment.clock.now().saturating_sub(started);
         failure.map_or(Ok(saved), Err)
     }

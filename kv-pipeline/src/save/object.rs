@@ -1,13 +1,14 @@
 //! Saving one object: gather, checksum while the bytes are hot, write, and publish with the header last.
 
-use std::ops::Range;
+use std::sync::Arc;
 
 use kv_device::TransferRequest;
-use kv_format::{Checksum, Chunk, ObjectHeader};
+use kv_format::{Chunk, ObjectHeader, Transfer};
 use kv_memory::HostBuf;
-use kv_storage::{Publication, Upload};
+use kv_storage::{Publication, Upload, WriteSource};
 
 use super::SaveTask;
+use super::filling::Filling;
 use crate::crash::{self, reach};
 use crate::existing::{Existing, read_existing};
 use crate::limits::Limits;
@@ -32,20 +33,19 @@ impl SaveTask {
     /// Makes sure that an object is in the store.
     pub(super) async fn save_object(&self, number: usize, chunk: &Chunk, slice: u32) -> Result<Stored> {
         let (limits, turns) = (&self.limits, &self.turns);
-        let object = &PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks)?;
-        // The first part is written last, since it holds the header; one more is enough to stream the others through.
-        let mut staging = limits.run(self.core.pool.acquire_many(object.parts.len().min(2))).await?;
-        let first = staging.pop().ok_or_else(|| Error::invalid("the staging pool has no parts"))?;
-        let (first, existing) = read_existing(&self.core, limits, object, first).await?;
+        let object = PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks)?;
+        let object = &Arc::new(object);
+        let staging = limits.run(self.core.pool.acquire()).await?;
+        let (staging, existing) = read_existing(&self.core, limits, object, staging).await?;
         if let Existing::Same(_) = existing {
-            drop((first, staging));
+            drop(staging);
             turns.wait(limits, number).await?;
             count(&self.core.counters.objects_deduplicated, 1);
             return Ok(Stored::Deduplicated);
         }
         let upload = limits.run(self.core.store.begin(&object.name, object.layout.object_len)).await??;
         reach(&self.core, crash::OBJECT_BEGUN);
-        let filled = match self.fill(limits, object, &*upload, first, staging.pop()).await {
+        let filled = match self.fill(object, &*upload, staging).await {
             // No staging is held while others take their turn.
             Ok(header) => turns.wait(limits, number).await.map(|()| header).map_err(Error::from),
             Err(error) => Err(error),
@@ -59,71 +59,70 @@ impl SaveTask {
         }
     }
 
-    /// Gathers and writes every part, the one with the header last.
+    /// Gathers and writes every part through one staging buffer, the part with the header last: on the store's threads where it has
+    /// some and the device copies on any, so that a part stays in one core's cache; else one step after the other.
     async fn fill(
         &self,
-        limits: &Limits,
-        object: &PlannedObject,
+        object: &Arc<PlannedObject>,
         upload: &dyn Upload,
-        mut first: HostBuf,
-        mut second: Option<HostBuf>,
+        mut buffer: HostBuf,
     ) -> Result<ObjectHeader> {
-        let mut checksums = vec![0; object.layout.sections.len()];
-        let Some((head, others)) = object.parts.split_first() else {
-            return Err(Error::invalid(format!("{} has no parts", object.name)));
-        };
-        for part in others {
-            let buffer = second.take().ok_or_else(|| Error::invalid("a staging part is missing"))?;
-            let buffer = self.gather(limits, object, part, buffer, &mut checksums).await?;
-            second = Some(write(limits, upload, part, buffer).await?);
-            reach(&self.core, crash::OBJECT_PART_WRITTEN);
+        let filling = Filling::new(object, &self.registered, &self.core.producer_name, &self.gate);
+        let at_once = self.core.store.calls_back_on_own_threads() && self.registered.memory().copies_now();
+        if at_once {
+            buffer = self.reach_fence(object, buffer).await?;
         }
-        first = self.gather(limits, object, head, first, &mut checksums).await?;
-        let header = ObjectHeader {
-            identity: object.identity.clone(),
-            layout: object.layout.clone(),
-            checksums,
-            producer: self.core.producer_name.clone(),
-        };
-        header.encode(&mut first[..object.header_len()])?;
-        write(limits, upload, head, first).await?;
-        reach(&self.core, crash::OBJECT_HEADER_WRITTEN);
-        Ok(header)
+        for number in (1..object.parts.len()).chain([0]) {
+            let part = &object.parts[number];
+            buffer.set_len(part.len)?;
+            let source: WriteSource = if at_once {
+                let filling = Arc::clone(&filling);
+                Box::new(move |buffer| filling.fill(number, buffer))
+            } else {
+                buffer = self.gather(object, part, buffer).await?;
+                filling.complete(number, &mut buffer)?;
+                Box::new(|_| true)
+            };
+            let written = self.limits.run(upload.write_from(part.offset, buffer, source)).await?;
+            if let Some(error) = filling.failed() {
+                return Err(error);
+            }
+            written.1?;
+            buffer = written.0;
+            let point = if number > 0 { crash::OBJECT_PART_WRITTEN } else { crash::OBJECT_HEADER_WRITTEN };
+            reach(&self.core, point);
+        }
+        filling.header().ok_or_else(|| Error::invalid(format!("{} has no parts", object.name)))
     }
 
-    /// Copies a part's sections out of the engine's memory and computes their checksums.
-    async fn gather(
-        &self,
-        limits: &Limits,
-        object: &PlannedObject,
-        part: &Part,
-        mut buffer: HostBuf,
-        checksums: &mut [u64],
-    ) -> Result<HostBuf> {
-        buffer.set_len(part.len)?;
+    /// Copies a part's sections out of the engine's memory.
+    async fn gather(&self, object: &PlannedObject, part: &Part, staging: HostBuf) -> Result<HostBuf> {
         if part.sections.is_empty() {
-            return Ok(buffer);
+            return Ok(staging);
         }
-        let transfer = object.transfer(self.registered.geometry(), part)?;
-        let (after, fence_timeout) = (self.after.clone(), limits.remaining());
-        let request = TransferRequest { transfer, staging: buffer, after, fence_timeout };
-        let (mut buffer, result) = limits.device(self.registered.memory().gather(request)).await?;
+        self.transfer(object.transfer(self.registered.geometry(), part)?, staging).await
+    }
+
+    /// Waits until the engine lets its blocks be read.
+    async fn reach_fence(&self, object: &PlannedObject, staging: HostBuf) -> Result<HostBuf> {
+        match self.after {
+            Some(_) => self.transfer(object.nothing(), staging).await,
+            None => Ok(staging),
+        }
+    }
+
+    async fn transfer(&self, transfer: Transfer, staging: HostBuf) -> Result<HostBuf> {
+        let (after, fence_timeout, len) = (self.after.clone(), self.limits.remaining(), staging.len());
+        let request = TransferRequest { transfer, staging, after, fence_timeout };
+        let (buffer, result) = self.limits.device(self.registered.memory().gather(request)).await?;
         result?;
-        if buffer.len() != part.len {
+        if buffer.len() != len {
             let message = format!(
                 "{} gave back another buffer than it got: run its conformance suite",
                 self.core.device
             );
             return Err(Error::new(ErrorKind::Device, message));
         }
-        let mut padding = if part.offset == 0 { object.header_len() } else { 0 };
-        for section in part.sections.clone() {
-            let range = object.range_in(part, section);
-            clear(&mut buffer, padding..range.start);
-            padding = range.end;
-            checksums[section] = Checksum::of(&buffer[range]);
-        }
-        clear(&mut buffer, padding..part.len);
         Ok(buffer)
     }
 
@@ -159,19 +158,5 @@ impl SaveTask {
                 format!("{} was taken when it was to be published, and is gone now: save again", object.name),
             )),
         }
-    }
-}
-
-/// Writes a part at its place.
-async fn write(limits: &Limits, upload: &dyn Upload, part: &Part, buffer: HostBuf) -> Result<HostBuf> {
-    let (buffer, result) = limits.run(upload.write(part.offset, buffer)).await?;
-    result?;
-    Ok(buffer)
-}
-
-/// Zeroes padding: a staging buffer holds what another object left in it.
-fn clear(buffer: &mut HostBuf, range: Range<usize>) {
-    if let Some(padding) = buffer.get_mut(range) {
-        padding.fill(0);
     }
 }

@@ -21,6 +21,7 @@ mod listing;
 mod publication;
 mod reading;
 mod records;
+mod streaming;
 mod subject;
 
 use std::fmt;
@@ -38,6 +39,7 @@ pub use publication::{
 };
 pub use reading::{missing_is_none, ranges_are_exact, ranges_behind_the_end_are_refused};
 pub use records::{record_lifecycle, record_sizes, records_are_create_only, records_are_replaced_whole};
+pub use streaming::{streamed_reads_are_exact, streamed_reads_miss_and_refuse, writes_from_a_source};
 pub use subject::Subject;
 
 use crate::env::Environment;
@@ -118,6 +120,9 @@ const CHECKS: &[Check] = checks![
     abort_and_drop_leave_nothing,
     ranges_are_exact,
     ranges_behind_the_end_are_refused,
+    streamed_reads_are_exact,
+    streamed_reads_miss_and_refuse,
+    writes_from_a_source,
     dropped_calls_keep_their_buffers,
     list_in_order_and_in_pages,
     delete_frees_the_name,

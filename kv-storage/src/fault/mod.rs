@@ -25,16 +25,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
+use kv_memory::HostBuf;
 use tokio::sync::{oneshot, watch};
 
 use script::{Action, Script};
 pub use script::{Call, Hold, Injection, When};
 use upload::FaultUpload;
 
-use crate::parts::{Admission, DEFAULT_STRANDED_BOUND};
+use crate::parts::{Admission, DEFAULT_STRANDED_BOUND, read_in_turns};
 use crate::{
-    Capabilities, Error, ErrorKind, KvStore, ObjectMeta, Operation, ReadOutcome, ReadPart, Record, Result,
-    StoreHealth, Upload, Version,
+    Capabilities, Error, ErrorKind, KvStore, ObjectMeta, Operation, ReadOutcome, ReadPart, ReadRange,
+    ReadSink, Record, Result, StoreHealth, Upload, Version,
 };
 
 type Hook = Arc<dyn Fn(&Call) + Send + Sync>;
@@ -257,6 +258,20 @@ impl KvStore for Fault {
         };
         let (buffers, result) = self.drive(Operation::Read, Some(name), None, buffers, work).await;
         ReadOutcome { buffers, result }
+    }
+
+    fn calls_back_on_own_threads(&self) -> bool {
+        false
+    }
+
+    async fn read_into(
+        &self,
+        name: &ObjectName,
+        ranges: Vec<ReadRange>,
+        buffers: Vec<HostBuf>,
+        sink: Arc<dyn ReadSink>,
+    ) -> Result<Option<ObjectMeta>> {
+        read_in_turns(self, name, ranges, buffers, sink).await
     }
 
     async fn head(&self, name: &ObjectName) -> Result<Option<ObjectMeta>> {

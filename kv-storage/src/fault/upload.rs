@@ -8,7 +8,8 @@ use kv_format::ObjectName;
 use kv_memory::HostBuf;
 
 use super::Fault;
-use crate::{Error, ErrorKind, Operation, Publication, Result, Upload};
+use crate::parts::fill_then_write;
+use crate::{Error, ErrorKind, Operation, Publication, Result, Upload, WriteSource};
 
 #[derive(Debug)]
 pub(super) struct FaultUpload {
@@ -58,6 +59,10 @@ impl Upload for FaultUpload {
             .await;
         writing.abandoned = None;
         answer
+    }
+
+    async fn write_from(&self, offset: u64, part: HostBuf, source: WriteSource) -> (HostBuf, Result<()>) {
+        fill_then_write(self, offset, part, source).await
     }
 
     async fn commit(self: Box<Self>) -> Result<Publication> {

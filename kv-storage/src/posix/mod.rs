@@ -29,18 +29,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
+use kv_memory::HostBuf;
 
-use crate::parts::Workers;
 pub use crash::CRASH_POINTS;
 pub use options::{FsyncPolicy, Modes, PosixOptions};
 use publish::PosixUpload;
 use tree::Tree;
 
-use crate::parts::Admission;
-use crate::parts::record_fits;
+use crate::parts::{Admission, Stream, Workers, record_fits};
 use crate::{
-    Capabilities, Error, ErrorKind, KvStore, ObjectMeta, ReadOutcome, ReadPart, Record, Result, StoreHealth,
-    Upload, Version, WriteOrder,
+    Capabilities, Error, ErrorKind, KvStore, ObjectMeta, ReadOutcome, ReadPart, ReadRange, ReadSink, Record,
+    Result, StoreHealth, Upload, Version, WriteOrder,
 };
 
 /// Objects and records as files. Clones are handles to the same threads.
@@ -165,6 +164,25 @@ impl KvStore for PosixStore {
         let (name, tree) = (*name, Arc::clone(&self.tree));
         let (parts, result) = self.workers.run(parts, move |parts| tree.read_object(&name, parts)).await;
         ReadOutcome { buffers: parts.into_iter().map(|part| part.buffer).collect(), result }
+    }
+
+    fn calls_back_on_own_threads(&self) -> bool {
+        true
+    }
+
+    async fn read_into(
+        &self,
+        name: &ObjectName,
+        ranges: Vec<ReadRange>,
+        buffers: Vec<HostBuf>,
+        sink: Arc<dyn ReadSink>,
+    ) -> Result<Option<ObjectMeta>> {
+        let (name, tree) = (*name, Arc::clone(&self.tree));
+        let work = move |buffers: &mut Vec<HostBuf>| {
+            let mut stream = Stream::new(std::mem::take(buffers), &*sink);
+            tree.stream_object(&name, &ranges, &mut stream)
+        };
+        self.workers.run(buffers, work).await.1
     }
 
     async fn head(&self, name: &ObjectName) -> Result<Option<ObjectMeta>> {

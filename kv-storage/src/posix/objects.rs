@@ -9,8 +9,8 @@ use rustix::io::{Errno, pread, retry_on_intr};
 
 use super::temporary::split;
 use super::tree::{Tree, len_of, type_of, version_of};
-use crate::parts::out_of_range;
-use crate::{ObjectMeta, ReadPart, Result, Version};
+use crate::parts::{Stream, out_of_range};
+use crate::{Error, ErrorKind, ObjectMeta, ReadPart, ReadRange, Result, Version};
 
 /// Where objects go that failed verification, beside `v1`.
 const QUARANTINE: &str = "quarantine";
@@ -24,41 +24,64 @@ impl Tree {
         parts: &mut [ReadPart],
     ) -> Result<Option<ObjectMeta>> {
         for _ in 0..2 {
-            match self.try_read_object(name, parts)? {
-                Reading::Done(meta) => return Ok(meta),
-                Reading::Stale => {}
+            let Some(object) = self.open_object(name)? else { return Ok(None) };
+            let mut filled = parts.iter_mut().map(|part| object.fill(self, part.offset, &mut part.buffer));
+            match filled.find(|filled| !matches!(filled, Ok(Reading::Filled))) {
+                None => return Ok(Some(object.meta)),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error),
             }
         }
         Ok(None)
     }
 
-    fn try_read_object(&self, name: &ObjectName, parts: &mut [ReadPart]) -> Result<Reading> {
+    /// Reads range after range from one open file, and hands each over while it is in this core's cache.
+    pub(super) fn stream_object(
+        &self,
+        name: &ObjectName,
+        ranges: &[ReadRange],
+        stream: &mut Stream<'_>,
+    ) -> Result<Option<ObjectMeta>> {
+        let mut next = 0;
+        for _ in 0..2 {
+            let Some(object) = self.open_object(name)? else { return Ok(None) };
+            // A range behind the end is refused before anything is handed over.
+            for range in ranges {
+                object.check(self, range.offset, range.len)?;
+            }
+            while let Some(range) = ranges.get(next).filter(|_| !stream.stopped()) {
+                let mut buffer = stream.buffer(self, *range)?;
+                match object.fill(self, range.offset, &mut buffer)? {
+                    Reading::Filled => stream.filled(&object.meta, next, buffer),
+                    Reading::Stale if next == 0 => {
+                        stream.give_back(buffer);
+                        break;
+                    }
+                    Reading::Stale => {
+                        let message = format!("{name} was deleted while it was read: read it again");
+                        return Err(Error::new(ErrorKind::Unavailable, self, message));
+                    }
+                }
+                next += 1;
+            }
+            if stream.stopped() || next == ranges.len() {
+                return Ok(Some(object.meta));
+            }
+        }
+        Ok(None)
+    }
+
+    fn open_object(&self, name: &ObjectName) -> Result<Option<OpenObject>> {
         let path = name.to_string();
         let (parent, file_name) = split(&path);
         let Some(directory) = self.directory(parent)? else {
-            return Ok(Reading::Done(None));
+            return Ok(None);
         };
-        let Some((file, stat)) = self.file(&directory, file_name, &path)? else {
-            return Ok(Reading::Done(None));
-        };
-        let len = len_of(&stat);
-        for part in parts {
-            let asked = (part.offset, part.buffer.len());
-            let end = part.offset.checked_add(asked.1 as u64);
-            if end.is_none_or(|end| end > len) {
-                return Err(out_of_range(self, name, asked, len));
-            }
-            match read_all(&file, &mut part.buffer, part.offset) {
-                Ok(true) => {}
-                Ok(false) => {
-                    // Published objects never shrink: somebody else truncated it.
-                    return Err(out_of_range(self, name, asked, len).with_source(Errno::IO));
-                }
-                Err(Errno::STALE) => return Ok(Reading::Stale),
-                Err(errno) => return Err(self.error("read", &path, errno)),
-            }
-        }
-        Ok(Reading::Done(Some(ObjectMeta { name: *name, len, version: version_of(&stat) })))
+        let opened = self.file(&directory, file_name, &path)?;
+        Ok(opened.map(|(file, stat)| OpenObject {
+            file,
+            meta: ObjectMeta { name: *name, len: len_of(&stat), version: version_of(&stat) },
+        }))
     }
 
     pub(super) fn head_object(&self, name: &ObjectName) -> Result<Option<ObjectMeta>> {
@@ -197,11 +220,41 @@ impl Tree {
     }
 }
 
-/// One attempt at a read.
+/// An object's file.
+struct OpenObject {
+    file: OwnedFd,
+    meta: ObjectMeta,
+}
+
+/// One attempt at a range.
 enum Reading {
-    Done(Option<ObjectMeta>),
+    Filled,
     /// The file was deleted on another host while it was read.
     Stale,
+}
+
+impl OpenObject {
+    /// Fails unless the range lies in the object.
+    fn check(&self, tree: &Tree, offset: u64, len: usize) -> Result<()> {
+        let end = offset.checked_add(len as u64);
+        if end.is_none_or(|end| end > self.meta.len) {
+            return Err(out_of_range(tree, &self.meta.name, (offset, len), self.meta.len));
+        }
+        Ok(())
+    }
+
+    fn fill(&self, tree: &Tree, offset: u64, buffer: &mut [u8]) -> Result<Reading> {
+        self.check(tree, offset, buffer.len())?;
+        let ObjectMeta { name, len, .. } = &self.meta;
+        let asked = (offset, buffer.len());
+        match read_all(&self.file, buffer, offset) {
+            Ok(true) => Ok(Reading::Filled),
+            // Published objects never shrink: somebody else truncated it.
+            Ok(false) => Err(out_of_range(tree, name, asked, *len).with_source(Errno::IO)),
+            Err(Errno::STALE) => Ok(Reading::Stale),
+            Err(errno) => Err(tree.error("read", &name.to_string(), errno)),
+        }
+    }
 }
 
 /// Fills `buffer` from `offset`; `false` if the file ends before.

@@ -11,7 +11,7 @@ use super::temporary::{Temporary, write_all};
 use super::tree::Tree;
 use crate::parts::Coverage;
 use crate::parts::Workers;
-use crate::{Publication, Result, Upload};
+use crate::{Error, Publication, Result, Upload, WriteSource};
 
 /// An upload to a posix store.
 #[derive(Debug)]
@@ -71,14 +71,22 @@ fn publish(tree: &Tree, temporary: &mut Temporary) -> Result<Publication> {
 #[async_trait]
 impl Upload for PosixUpload {
     async fn write(&self, offset: u64, part: HostBuf) -> (HostBuf, Result<()>) {
+        self.write_from(offset, part, Box::new(|_| true)).await
+    }
+
+    async fn write_from(&self, offset: u64, part: HostBuf, source: WriteSource) -> (HostBuf, Result<()>) {
         let writing = match self.coverage.writing(offset, part.len()) {
             Ok(writing) => writing,
             Err(error) => return (part, Err(error)),
         };
         let (tree, file, path) = (Arc::clone(&self.tree), self.temporary.file(), self.path.clone());
+        let announced = part.len();
         let (part, result) = self
             .workers
             .run(part, move |part| {
+                if !source(part) || part.len() != announced {
+                    return Err(Error::source_gave_up(offset));
+                }
                 write_all(&file, part, offset)
                     .map_err(|errno| tree.error(&format!("write {} bytes to", part.len()), &path, errno))?;
                 tree.reach(crash::OBJECT_WRITTEN);

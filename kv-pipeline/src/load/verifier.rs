@@ -1,0 +1,206 @@
+//! What happens to each part of an object as it is read: verified where it was read, while it is in that core's cache; and then kept,
+//! dropped, or written into the engine's memory at once.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kv_device::parts::InFlight;
+use kv_format::{Checksum, ObjectHeader};
+use kv_memory::HostBuf;
+use kv_storage::{Next, ObjectMeta, ReadSink, Version};
+
+use super::failed::Failed;
+use super::{Delivered, StopReason};
+use crate::parts::{Part, PlannedObject};
+use crate::pipeline::Core;
+use crate::stats::count;
+use crate::{Error, Registered};
+
+/// What becomes of a part that was verified.
+pub(super) enum Verified {
+    /// It is kept for whoever asks for it.
+    Keep,
+    /// It was only to be verified.
+    Drop,
+    /// The thread that read it writes it into the engine's memory, unless the load has ended meanwhile.
+    Deliver { core: Arc<Core>, registered: Registered, gate: Arc<InFlight> },
+}
+
+/// Verifies the parts of one object in whatever calls they are read.
+pub(super) struct Verifier {
+    /// Of the chunk's objects.
+    index: usize,
+    object: Arc<PlannedObject>,
+    /// Number of the first part of the read that is going on.
+    first: usize,
+    then: Verified,
+    state: Mutex<State>,
+}
+
+/// What was seen so far.
+#[derive(Default)]
+pub(super) struct State {
+    /// Once the first part was read.
+    pub(super) header: Option<Arc<ObjectHeader>>,
+    pub(super) version: Option<Version>,
+    /// Verified parts, in the order of the object.
+    pub(super) kept: Vec<Option<HostBuf>>,
+    pub(super) failed: Option<Failed>,
+    pub(super) delivered: Delivered,
+    handed_over: usize,
+}
+
+impl Verifier {
+    /// A verifier of parts from `first` on; `header` and `version` are those of an earlier read of the same object, if there was one.
+    pub(super) fn new(
+        index: usize,
+        object: &Arc<PlannedObject>,
+        first: usize,
+        seen: State,
+        then: Verified,
+    ) -> Arc<Self> {
+        let kept = if matches!(then, Verified::Keep) { object.parts.len() - first } else { 0 };
+        let state = State { kept: (0..kept).map(|_| None).collect(), failed: None, handed_over: 0, ..seen };
+        Arc::new(Self { index, object: Arc::clone(object), first, then, state: Mutex::new(state) })
+    }
+
+    /// What was seen, if `parts` were handed over and all of them are right.
+    pub(super) fn finish(&self, parts: usize, store: &dyn std::fmt::Display) -> Result<State, Failed> {
+        let mut state = std::mem::take(&mut *self.state());
+        if let Some(failed) = state.failed.take() {
+            return Err(failed);
+        }
+        if state.handed_over != parts {
+            let message = format!(
+                "{store} handed over {} of {parts} parts: run its conformance suite",
+                state.handed_over
+            );
+            return Err(Failed::reason(StopReason::Unavailable, self.index, message));
+        }
+        Ok(state)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Verifies a part and delivers it if that is wanted.
+    fn verify(&self, meta: &ObjectMeta, number: usize, buffer: &HostBuf) -> Result<(), Failed> {
+        let part =
+            self.object.parts.get(number).filter(|part| part.len == buffer.len()).ok_or_else(|| {
+                let message = format!(
+                    "{}: the store gave back another buffer than it got: run its conformance suite",
+                    self.object.name
+                );
+                Failed::reason(StopReason::Unavailable, self.index, message)
+            })?;
+        let header = self.header(meta, number, buffer)?;
+        self.sections(part, &header, meta, buffer)?;
+        if let Verified::Deliver { core, registered, gate } = &self.then {
+            let delivered = self.deliver(core, registered, gate, part, buffer)?;
+            let mut state = self.state();
+            state.delivered = state.delivered + delivered;
+        }
+        Ok(())
+    }
+
+    /// The header, which the first part brings.
+    fn header(&self, meta: &ObjectMeta, number: usize, buffer: &[u8]) -> Result<Arc<ObjectHeader>, Failed> {
+        let unavailable = |what| {
+            let message = format!("{} {what}", self.object.name);
+            Failed::reason(StopReason::Unavailable, self.index, message)
+        };
+        let known = {
+            let mut state = self.state();
+            if *state.version.get_or_insert_with(|| meta.version.clone()) != meta.version {
+                return Err(unavailable("was replaced while it was read"));
+            }
+            state.header.clone()
+        };
+        if number > 0 {
+            return known.ok_or_else(|| unavailable("was handed over without its first part first"));
+        }
+        let object = &self.object;
+        let decoded = ObjectHeader::decode(buffer.get(..object.header_len()).unwrap_or_default(), meta.len)
+            .and_then(|header| header.expect(&object.identity, &object.layout).map(|()| header))
+            .map_err(|error| Failed::header(self.index, &object.name, &error, meta))?;
+        Ok(Arc::clone(self.state().header.insert(Arc::new(decoded))))
+    }
+
+    /// Compares the checksum of every section of a part.
+    fn sections(
+        &self,
+        part: &Part,
+        header: &ObjectHeader,
+        meta: &ObjectMeta,
+        buffer: &[u8],
+    ) -> Result<(), Failed> {
+        let object = &self.object;
+        for section in part.sections.clone() {
+            let computed = Checksum::of(&buffer[object.range_in(part, section)]);
+            let stored = header.checksums.get(section).copied();
+            if Some(computed) != stored {
+                let place = &object.layout.sections[section];
+                let message = format!(
+                    "{}: {:?} of layer {}: checksum {computed:016x}, the header says {:016x}",
+                    object.name,
+                    place.kind,
+                    place.layer,
+                    stored.unwrap_or_default()
+                );
+                return Err(Failed::corrupt(self.index, message, Some(meta.clone())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a verified part into the engine's memory on this thread.
+    fn deliver(
+        &self,
+        core: &Core,
+        registered: &Registered,
+        gate: &Arc<InFlight>,
+        part: &Part,
+        buffer: &HostBuf,
+    ) -> Result<Delivered, Failed> {
+        // Who closes the gate waits for this ticket, and after that the engine may give its blocks to another request.
+        let Some(ticket) = gate.begin() else {
+            return Err(Failed::Error(Error::new(crate::ErrorKind::Cancelled, "the load has ended")));
+        };
+        if part.sections.is_empty() {
+            return Ok(Delivered::default());
+        }
+        let transfer = self.object.transfer(registered.geometry(), part)?;
+        registered.memory().scatter_now(&transfer, buffer).map_err(Error::from)?;
+        drop(ticket);
+        Ok(delivered(core, &self.object, part))
+    }
+}
+
+impl ReadSink for Verifier {
+    fn filled(&self, meta: &ObjectMeta, index: usize, buffer: HostBuf) -> Next {
+        let verified = self.verify(meta, self.first + index, &buffer);
+        let mut state = self.state();
+        if let Err(failed) = verified {
+            state.failed.get_or_insert(failed);
+            return Next::Stop;
+        }
+        state.handed_over += 1;
+        match state.kept.get_mut(index) {
+            Some(place) => {
+                *place = Some(buffer);
+                Next::Kept
+            }
+            None => Next::Reuse(buffer),
+        }
+    }
+}
+
+/// Counts a part that is in the engine's memory.
+pub(super) fn delivered(core: &Core, object: &PlannedObject, part: &Part) -> Delivered {
+    let bytes = part.sections.clone().map(|section| object.layout.sections[section].len).sum::<u64>();
+    let sections = part.sections.len() as u64;
+    count(&core.counters.sections_verified, sections);
+    count(&core.counters.bytes_loaded, bytes);
+    Delivered { sections, bytes }
+}
