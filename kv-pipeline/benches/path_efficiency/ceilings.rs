@@ -17,10 +17,14 @@ use kv_memory::HostBuf;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use crate::engine::OBJECT_BYTES;
+use crate::engine::{OBJECT_BYTES, OBJECT_PAYLOAD, SECTION_BYTES};
+use crate::same_runs::SameRuns;
 
 /// Piece of the hot checksum: it stays in a core's second-level cache.
 const HOT: usize = 1 << 20;
+
+/// Piece of a loop along a shape's runs: whole sections.
+const RUNS_PIECE: usize = 16 * SECTION_BYTES;
 
 /// Where plain loops put objects: a folder of files, or memory for the memory store.
 pub(crate) enum Place {
@@ -112,12 +116,7 @@ impl Ceilings {
     }
 
     fn write(&mut self, name: &str, how: Loop) -> Result<Duration> {
-        let places: Vec<Sink<'_>> = match &mut self.place {
-            Place::Folder(folder) => {
-                (0..self.objects).map(|index| Sink::File(path(folder, name, index))).collect()
-            }
-            Place::Arena(arena) => arena.chunks_exact_mut(OBJECT_BYTES).map(Sink::Memory).collect(),
-        };
+        let places = self.place.sinks(name, self.objects);
         let objects = places.into_iter().zip(self.source.chunks_exact(OBJECT_BYTES));
         shared_out(&mut self.tiles[..how.threads], objects, |tile, (sink, engine)| {
             let mut sink = sink.open()?;
@@ -136,14 +135,46 @@ impl Ceilings {
         })
     }
 
+    /// Writes every object's payload fresh, gathered along the runs of a shape.
+    pub(crate) fn save_runs(&mut self, threads: usize, runs: &SameRuns) -> Result<Duration> {
+        let places = self.place.sinks("fresh", self.objects);
+        let objects = places.into_iter().enumerate();
+        let took = shared_out(&mut self.tiles[..threads], objects, |tile, (object, sink)| {
+            let mut sink = sink.open()?;
+            sink.reserve()?;
+            let piece = &mut tile[..RUNS_PIECE];
+            for start in (0..OBJECT_PAYLOAD).step_by(RUNS_PIECE) {
+                runs.gather(object, start / SECTION_BYTES, piece);
+                sink.write(start, piece)?;
+            }
+            Ok(())
+        })?;
+        if let Place::Folder(folder) = &self.place {
+            for index in 0..self.objects {
+                std::fs::remove_file(path(folder, "fresh", index))?;
+            }
+        }
+        Ok(took)
+    }
+
+    /// Reads every stored object and scatters its payload along the runs of a shape.
+    pub(crate) fn load_runs(&mut self, threads: usize, runs: &SameRuns) -> Result<Duration> {
+        let places = self.place.sources(self.objects);
+        let objects = places.into_iter().enumerate();
+        shared_out(&mut self.tiles[..threads], objects, |tile, (object, source)| {
+            let source = source.open()?;
+            let piece = &mut tile[..RUNS_PIECE];
+            for start in (0..OBJECT_PAYLOAD).step_by(RUNS_PIECE) {
+                source.read(start, piece)?;
+                runs.scatter(object, start / SECTION_BYTES, piece);
+            }
+            Ok(())
+        })
+    }
+
     /// Reads every stored object.
     pub(crate) fn load(&mut self, how: Loop) -> Result<Duration> {
-        let places: Vec<Source<'_>> = match &self.place {
-            Place::Folder(folder) => {
-                (0..self.objects).map(|index| Source::Path(path(folder, "stored", index))).collect()
-            }
-            Place::Arena(arena) => arena.chunks_exact(OBJECT_BYTES).map(Source::Memory).collect(),
-        };
+        let places = self.place.sources(self.objects);
         let objects = places.into_iter().zip(self.destination.chunks_exact_mut(OBJECT_BYTES));
         shared_out(&mut self.tiles[..how.threads], objects, |tile, (source, engine)| {
             let source = source.open()?;
@@ -157,6 +188,26 @@ impl Ceilings {
             }
             Ok(())
         })
+    }
+}
+
+impl Place {
+    /// Where so many objects go.
+    fn sinks(&mut self, name: &str, objects: usize) -> Vec<Sink<'_>> {
+        match self {
+            Self::Folder(folder) => (0..objects).map(|index| Sink::File(path(folder, name, index))).collect(),
+            Self::Arena(arena) => arena.chunks_exact_mut(OBJECT_BYTES).map(Sink::Memory).collect(),
+        }
+    }
+
+    /// The stored objects.
+    fn sources(&self, objects: usize) -> Vec<Source<'_>> {
+        match self {
+            Self::Folder(folder) => {
+                (0..objects).map(|index| Source::Path(path(folder, "stored", index))).collect()
+            }
+            Self::Arena(arena) => arena.chunks_exact(OBJECT_BYTES).map(Source::Memory).collect(),
+        }
     }
 }
 

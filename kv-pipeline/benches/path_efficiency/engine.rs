@@ -19,11 +19,18 @@ use crate::registration::register;
 const LAYERS: u32 = 80;
 const HEADS: u32 = 8;
 const DIM: u32 = 128;
-const CHUNK: u32 = 256;
+pub(crate) const CHUNK: u32 = 256;
 const ELEMENT: usize = 2;
 
+/// Bytes of one token's K or V of one head.
+pub(crate) const HEAD_BYTES: usize = DIM as usize * ELEMENT;
+
+/// Bytes of one section, and how many an object has.
+pub(crate) const SECTION_BYTES: usize = CHUNK as usize * HEAD_BYTES;
+pub(crate) const SECTIONS: usize = 2 * LAYERS as usize;
+
 /// Payload of one object: one KV head of one chunk, all layers, K and V.
-pub(crate) const OBJECT_PAYLOAD: usize = 2 * LAYERS as usize * CHUNK as usize * DIM as usize * ELEMENT;
+pub(crate) const OBJECT_PAYLOAD: usize = SECTIONS * SECTION_BYTES;
 
 /// The object: two pages of header, then the payload.
 pub(crate) const OBJECT_BYTES: usize = OBJECT_PAYLOAD + 8192;
@@ -53,6 +60,25 @@ pub(crate) const SHAPES: [Shape; 4] = [
     Shape { name: "TP1, blocks of 128, in order", heads: 8, block_tokens: 128, shuffled: false },
 ];
 
+impl Shape {
+    /// Block ids of a sequence of so many objects, and how many blocks there are.
+    pub(crate) fn blocks(&self, objects: u32) -> (Vec<u32>, u32) {
+        let needed = objects / self.heads * CHUNK / self.block_tokens;
+        let all = if self.shuffled { 2 * needed } else { needed };
+        let mut blocks: Vec<u32> = (0..all).collect();
+        if self.shuffled {
+            shuffle(&mut blocks);
+        }
+        blocks.truncate(needed as usize);
+        (blocks, all)
+    }
+
+    /// Bytes of the K or the V of one block of one layer.
+    pub(crate) fn block_bytes(&self) -> usize {
+        (self.block_tokens * self.heads) as usize * HEAD_BYTES
+    }
+}
+
 /// A rank with its memory, its pipeline and one sequence.
 pub(crate) struct Engine {
     registered: Registered,
@@ -75,13 +101,8 @@ impl Engine {
         tenant: &str,
     ) -> Result<Self> {
         let tokens = objects / shape.heads * CHUNK;
-        let needed = tokens / shape.block_tokens;
-        let geometry = geometry(shape, if shape.shuffled { 2 * needed } else { needed })?;
-        let mut blocks: Vec<u32> = (0..geometry.blocks).collect();
-        if shape.shuffled {
-            shuffle(&mut blocks);
-        }
-        blocks.truncate(usize::try_from(needed)?);
+        let (blocks, all) = shape.blocks(objects);
+        let geometry = geometry(shape, all)?;
         let device = HostDevice::new(HostDeviceOptions::default())?;
         let allocate = |len: &u64| Ok(device.allocate(usize::try_from(*len)?)?);
         let memory = geometry.regions.iter().map(allocate).collect::<Result<Vec<_>>>()?;

@@ -21,6 +21,7 @@ mod machine;
 mod registration;
 mod report;
 mod rows;
+mod same_runs;
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -42,6 +43,7 @@ use figures::{Spread, in_turns};
 use machine::Machine;
 use report::{Measured, Report};
 use rows::Row;
+use same_runs::SameRuns;
 
 /// The stores of a run: one that is compared with plain loops, which do not flush, and one as it is by default.
 struct Stores {
@@ -141,11 +143,11 @@ fn measure(
     let loops = RefCell::new(Ceilings::new(plain.as_deref(), usize::try_from(objects)?, threads)?);
     let wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     let mut engines = Vec::new();
-    for shape in SHAPES {
+    for (number, shape) in SHAPES.into_iter().enumerate() {
         if wanted(shape.name) || ["save", "load"].iter().any(|operation| wanted(operation)) {
             let mut engine = Engine::new(runtime, &stores.compared, shape, objects, shape.name)?;
             engine.prove(runtime).with_context(|| shape.name)?;
-            engines.push((shape.name, RefCell::new(engine)));
+            engines.push((number, SameRuns::new(shape, objects)?, RefCell::new(engine)));
         }
     }
     let flushing =
@@ -153,15 +155,16 @@ fn measure(
     let flushing = flushing.transpose()?.map(RefCell::new);
 
     let mut all = rows::ceilings(&loops, threads, flushing.is_some());
-    for (name, engine) in &engines {
-        all.extend(rows::pipeline(runtime, engine, name));
+    for (shape, runs, engine) in &engines {
+        all.extend(rows::same_runs(&loops, threads, *shape, runs));
+        all.extend(rows::pipeline(runtime, engine, *shape));
     }
     all.extend(flushing.as_ref().map(|engine| rows::flushed(runtime, engine, SHAPES[0].name)));
     all.retain(|row| wanted(&row.name));
     machine.note("huge pages got", machine::huge_pages_in_use());
     machine.note(
         "engine memory",
-        engines.first().map_or_else(String::new, |(_, engine)| engine.borrow().pages()),
+        engines.first().map_or_else(String::new, |(.., engine)| engine.borrow().pages()),
     );
     let rows = take_turns(&mut all, rounds, payload, stopped)?;
     Ok(Report {

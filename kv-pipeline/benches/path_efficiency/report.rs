@@ -33,6 +33,8 @@ pub(crate) struct Report {
 struct Efficiency {
     store_alone: Option<Spread>,
     copy_and_store: Option<Spread>,
+    /// Copy and store along the same runs.
+    same_runs: Option<Spread>,
     verdict: Option<Verdict>,
 }
 
@@ -47,17 +49,20 @@ impl Report {
         let achieved = row.rate.median;
         let ratio = |subject| ratio(&row.samples, &self.best(subject)?.samples);
         match row.subject {
-            Subject::Pipeline(direction) => {
+            Subject::Pipeline(direction, shape) => {
                 let ceiling = self.best(Subject::CopyAndStore(direction));
                 Some(Efficiency {
                     store_alone: ratio(Subject::StoreAlone(direction)),
                     copy_and_store: ratio(Subject::CopyAndStore(direction)),
+                    same_runs: ratio(Subject::SameRuns(direction, shape)),
                     verdict: ceiling
                         .map(|ceiling| Verdict::of(achieved, ceiling.rate.median, direction.target().0)),
                 })
             }
             Subject::PipelineFlushed => {
-                Some(Efficiency { store_alone: None, copy_and_store: ratio(Subject::Flushed), verdict: None })
+                let (store_alone, same_runs) = (None, None);
+                let copy_and_store = ratio(Subject::Flushed);
+                Some(Efficiency { store_alone, copy_and_store, same_runs, verdict: None })
             }
             _ => None,
         }
@@ -72,33 +77,47 @@ impl Report {
         let _ = writeln!(text, "{:<14} {}\n", "work", self.work);
         let _ = writeln!(
             text,
-            "{:<42} {:>22} {:>22}",
+            "{:<54} {:>22} {:>22}",
             "ceilings, GB/s: median (min-max)", "1 thread", "2 threads"
         );
-        for row in self.rows.iter().filter(|row| row.threads == Some(1)) {
-            let two = self.rows.iter().find(|other| other.threads == Some(2) && other.name == row.name);
-            let two = two.map_or_else(|| "-".to_owned(), |row| row.rate.to_string());
-            let _ = writeln!(text, "{:<42} {:>22} {two:>22}", row.name, row.rate.to_string());
+        for row in self.rows.iter().filter(|row| row.threads.is_some()) {
+            let with = |threads| {
+                let found =
+                    self.rows.iter().find(|other| other.threads == Some(threads) && other.name == row.name);
+                found.map(|row| row.rate.to_string())
+            };
+            // A loop that runs with one thread and with two is shown once.
+            if row.threads == Some(2) && with(1).is_some() {
+                continue;
+            }
+            let shown = |threads| with(threads).unwrap_or_else(|| "-".to_owned());
+            let _ = writeln!(text, "{:<54} {:>22} {:>22}", row.name, shown(1), shown(2));
         }
         let _ = writeln!(
             text,
-            "\n{:<58} {:>20} {:>13} {:>14}  mission: save 20-25, load 16-20",
-            "pipeline with verification, GB/s", "median (min-max)", "/ store alone", "/ copy + store"
+            "\n{:<58} {:>20} {:>13} {:>14} {:>11}  mission: save 20-25, load 16-20",
+            "pipeline with verification, GB/s",
+            "median (min-max)",
+            "/ store alone",
+            "/ copy + store",
+            "/ same runs"
         );
         let shown = |ratio: Option<Spread>| {
             ratio.map_or_else(|| "-".to_owned(), |Spread { median, .. }| format!("{median:.2}"))
         };
         for row in &self.rows {
-            let Some(Efficiency { store_alone, copy_and_store, verdict }) = self.efficiency(row) else {
+            let Some(Efficiency { store_alone, copy_and_store, same_runs, verdict }) = self.efficiency(row)
+            else {
                 continue;
             };
             let verdict = verdict.map_or_else(String::new, |verdict| verdict.to_string());
             let line = format!(
-                "{:<58} {:>20} {:>13} {:>14}  {verdict}",
+                "{:<58} {:>20} {:>13} {:>14} {:>11}  {verdict}",
                 row.name,
                 row.rate.to_string(),
                 shown(store_alone),
-                shown(copy_and_store)
+                shown(copy_and_store),
+                shown(same_runs)
             );
             let _ = writeln!(text, "{}", line.trim_end());
         }
@@ -113,7 +132,7 @@ impl Report {
             }
         }
         text.push_str(
-            "GB = 1e9 bytes of payload. Efficiency: median of the ratios to the best plain loop, round by round. \"out of reach here\": the best copy + store of this run is below the target.\n",
+            "GB = 1e9 bytes of payload. Efficiency: median of the ratios to the best plain loop, round by round; \"same runs\": the plain loop that also copies along the blocks and runs of the row's layout. \"out of reach here\": the best copy + store of this run is below the target.\n",
         );
         text
     }
@@ -131,6 +150,7 @@ impl Report {
                 "rounds": row.samples,
                 "per_store_alone": efficiency.as_ref().and_then(|it| it.store_alone).map(spread),
                 "per_copy_and_store": efficiency.as_ref().and_then(|it| it.copy_and_store).map(spread),
+                "per_same_runs": efficiency.as_ref().and_then(|it| it.same_runs).map(spread),
                 "mission": efficiency.and_then(|it| it.verdict).map(|verdict| verdict.to_string()),
             })
         };

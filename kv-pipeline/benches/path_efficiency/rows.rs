@@ -8,7 +8,8 @@ use kv_pipeline::Delivery;
 use tokio::runtime::Runtime;
 
 use crate::ceilings::{Ceilings, Loop};
-use crate::engine::{Engine, OBJECT_BYTES};
+use crate::engine::{Engine, OBJECT_BYTES, SHAPES};
+use crate::same_runs::SameRuns;
 
 /// Save or load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,9 +45,12 @@ pub(crate) enum Subject {
     ChecksumCold,
     StoreAlone(Direction),
     CopyAndStore(Direction),
+    /// Copy and store along the runs of the shape with this number.
+    SameRuns(Direction, usize),
     /// Copy and store, every file flushed.
     Flushed,
-    Pipeline(Direction),
+    /// A shape of this number.
+    Pipeline(Direction, usize),
     /// The pipeline over a store that flushes every object, as it does by default.
     PipelineFlushed,
 }
@@ -120,10 +124,30 @@ fn plain(ceilings: &RefCell<Ceilings>, direction: Direction, how: Loop) -> Resul
     }
 }
 
+/// The plain loops along the runs of a shape, with the threads that there are.
+pub(crate) fn same_runs<'a>(
+    ceilings: &'a RefCell<Ceilings>,
+    threads: usize,
+    shape: usize,
+    runs: &'a SameRuns,
+) -> Vec<Row<'a>> {
+    let row = |direction: Direction, work: Work<'a>| Row {
+        subject: Subject::SameRuns(direction, shape),
+        name: format!("{} copy + store, runs of {}", direction.name(), SHAPES[shape].name),
+        threads: Some(threads),
+        work,
+    };
+    vec![
+        row(Direction::Save, Box::new(move || ceilings.borrow_mut().save_runs(threads, runs))),
+        row(Direction::Load, Box::new(move || ceilings.borrow_mut().load_runs(threads, runs))),
+    ]
+}
+
 /// Save and both kinds of load of one engine.
-pub(crate) fn pipeline<'a>(runtime: &'a Runtime, engine: &'a RefCell<Engine>, name: &str) -> Vec<Row<'a>> {
+pub(crate) fn pipeline<'a>(runtime: &'a Runtime, engine: &'a RefCell<Engine>, shape: usize) -> Vec<Row<'a>> {
+    let name = SHAPES[shape].name;
     let row = |direction: Direction, how: &str, work: Work<'a>| Row {
-        subject: Subject::Pipeline(direction),
+        subject: Subject::Pipeline(direction, shape),
         name: format!("{}{how} {name}", direction.name()),
         threads: None,
         work,
