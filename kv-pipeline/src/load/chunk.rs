@@ -264,7 +264,7 @@ impl LoadTask {
             return Ok(Delivered::default());
         }
         let limits = &self.limits;
-        let transfer = object.transfer(self.registered.geometry(), part)?;
+        let transfer = object.transfer(&self.registered, part)?;
         let (after, fence_timeout) = (self.after.clone(), limits.remaining());
         let request = TransferRequest { transfer, staging, after, fence_timeout };
         let (_, result) = limits.device(self.registered.memory().scatter(request)).await?;

@@ -104,7 +104,7 @@ impl SaveTask {
         if part.sections.is_empty() {
             return Ok(buffer);
         }
-        let transfer = object.transfer(self.registered.geometry(), part)?;
+        let transfer = object.transfer(&self.registered, part)?;
         let (after, fence_timeout) = (self.after.clone(), limits.remaining());
         let request = TransferRequest { transfer, staging: buffer, after, fence_timeout };
         let (mut buffer, result) = limits.device(self.registered.memory().gather(request)).await?;
