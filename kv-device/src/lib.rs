@@ -20,7 +20,7 @@
 //!
 //! use kv_device::{Device, HostDevice, HostDeviceOptions, TransferRequest};
 //! use kv_format::{
-//!     Dtype, Geometry, GeometryParts, LayerPlan, PagingLayout, Replica, RopePairing, SectionPlace, TensorBase, TensorKind,
+//!     Dtype, Geometry, AttentionParts, LayerPlan, PagingLayout, Replica, RopePairing, SectionPlace, TensorBase, TensorKind,
 //!     Transfer,
 //! };
 //! use kv_memory::StagingPool;
@@ -30,7 +30,7 @@
 //! let device = HostDevice::new(HostDeviceOptions::default())?;
 //! let paging = PagingLayout::token_major(16, 2, 64);
 //! let bytes = 8 * 16 * 2 * 64 * 2;
-//! let geometry = Geometry::new(GeometryParts {
+//! let geometry = Geometry::new(AttentionParts {
 //!     dtype: Dtype::Bf16,
 //!     rope: RopePairing::RotateHalf,
 //!     layers: 0..1,

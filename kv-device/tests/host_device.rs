@@ -12,7 +12,7 @@ use kv_device::{
     NullDevice, RegisteredMemory, Result, TransferCounts, TransferRequest,
 };
 use kv_format::{
-    Dtype, Geometry, GeometryParts, LayerPlan, PagingLayout, Replica, RopePairing, SectionPlace, TensorBase,
+    AttentionParts, Dtype, Geometry, LayerPlan, PagingLayout, Replica, RopePairing, SectionPlace, TensorBase,
     TensorKind, Transfer,
 };
 use kv_memory::{HostBuf, StagingPool};
@@ -31,7 +31,7 @@ fn register(device: &dyn Device, regions: Vec<DeviceRegion>) -> Result<Arc<dyn R
 /// K and V of one layer, 4 blocks of 16 tokens, 2 heads of 8 elements of 2 bytes: 2048 bytes each.
 fn transfer() -> Transfer {
     let paging = PagingLayout::token_major(16, 2, 8);
-    let geometry = Geometry::new(GeometryParts {
+    let geometry = Geometry::new(AttentionParts {
         dtype: Dtype::Bf16,
         rope: RopePairing::RotateHalf,
         layers: 0..1,

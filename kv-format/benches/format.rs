@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kv_format::reference::builder;
 use kv_format::{
-    Dtype, Geometry, GeometryParts, LayerPlan, Namespace, ObjectHeader, ObjectIdentity, ObjectLayout,
+    AttentionParts, Dtype, Geometry, LayerPlan, Namespace, ObjectHeader, ObjectIdentity, ObjectLayout,
     PagingLayout, Replica, RopePairing, TensorBase, chunks,
 };
 
@@ -65,7 +65,7 @@ fn plans(criterion: &mut Criterion) {
     ] {
         let blocks = 131_072 / block;
         let bytes = layout.block_stride * u64::from(blocks) * 2;
-        let geometry = Geometry::new(GeometryParts {
+        let geometry = Geometry::new(AttentionParts {
             dtype: Dtype::Bf16,
             rope: RopePairing::RotateHalf,
             layers: 0..1,

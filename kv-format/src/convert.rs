@@ -9,7 +9,7 @@ use crate::{Error, Geometry, Result, TensorKind};
 pub struct SectionRange {
     /// Layer of the model.
     pub layer: u32,
-    /// K or V.
+    /// What the section holds.
     pub kind: TensorKind,
     /// Positions in the sequence.
     pub tokens: Range<u32>,
@@ -28,7 +28,8 @@ pub struct Sequence<'a, Regions> {
     pub blocks: &'a [u32],
 }
 
-/// Copies a section out of an engine's memory, in the order `[token][head][dim]`.
+/// Copies a section out of an engine's memory, in the order `[token][head][dim]`; of a recurrent state one row for each block that the
+/// tokens touch, of static scales the one row that there is.
 ///
 /// # Errors
 /// [`Invalid`](crate::ErrorKind::Invalid) if the range is not the rank's, a block id is missing, or a region is too short.
@@ -51,8 +52,11 @@ pub fn scatter<R: AsMut<[u8]>>(
     range: &SectionRange,
     section: &[u8],
 ) -> Result<()> {
-    let dim = to.geometry.dim(range.kind) as usize * to.geometry.dtype.bytes() as usize;
-    let expected = range.tokens.len() * range.heads.len() * dim;
+    let mut expected = 0;
+    for_each_element(to.geometry, to.blocks, range, |_, bytes, at| {
+        expected = at + bytes.len();
+        Ok(())
+    })?;
     if section.len() != expected {
         return Err(Error::invalid(format!(
             "a section of {} bytes for {range:?}, which has {expected}",
@@ -70,22 +74,27 @@ pub fn scatter<R: AsMut<[u8]>>(
 /// Copies `tokens` from one engine's memory to another's: every layer and head that both hold.
 ///
 /// # Errors
-/// As [`gather`]; [`Incompatible`](crate::ErrorKind::Incompatible) if dtype, head dims or rope pairing differ.
+/// As [`gather`]; [`Incompatible`](crate::ErrorKind::Incompatible) if kinds, dtype, scales, head dims or rope pairing differ.
 pub fn between<R: AsRef<[u8]>, W: AsMut<[u8]>>(
     from: &Sequence<'_, &[R]>,
     to: &mut Sequence<'_, &mut [W]>,
     tokens: Range<u32>,
 ) -> Result<()> {
     let (a, b) = (from.geometry, to.geometry);
-    if (a.dtype, a.key_dim, a.value_dim, a.rope) != (b.dtype, b.key_dim, b.value_dim, b.rope) {
+    let form = |geometry: &Geometry| {
+        let dims: Vec<_> = geometry.kinds().map(|kind| (kind, geometry.dim(kind))).collect();
+        (geometry.dtype, geometry.scales, geometry.rope, dims)
+    };
+    if form(a) != form(b) {
         return Err(Error::incompatible(format!(
-            "{:?} with dims {}/{} and {:?} rope cannot become {:?} with dims {}/{} and {:?} rope",
-            a.dtype, a.key_dim, a.value_dim, a.rope, b.dtype, b.key_dim, b.value_dim, b.rope
+            "an engine's (dtype, scales, rope, dims) {:?} cannot become another's {:?}",
+            form(a),
+            form(b)
         )));
     }
     let heads = a.heads.start.max(b.heads.start)..a.heads.end.min(b.heads.end);
-    for layer in a.layers.start.max(b.layers.start)..a.layers.end.min(b.layers.end) {
-        for kind in TensorKind::BOTH {
+    for layer in a.layers.intersection(&b.layers) {
+        for kind in a.kinds() {
             let range = SectionRange { layer, kind, tokens: tokens.clone(), heads: heads.clone() };
             scatter(to, &range, &gather(from, &range)?)?;
         }
@@ -101,25 +110,25 @@ fn for_each_element(
     mut element: impl FnMut(usize, Range<usize>, usize) -> Result<()>,
 ) -> Result<()> {
     let heads = &geometry.heads;
-    let tensor = geometry.tensor(range.layer, range.kind);
-    let (Some(tensor), true) = (tensor, heads.start <= range.heads.start && range.heads.end <= heads.end)
-    else {
+    let tensor = geometry.tensor(range.layer, range.kind).zip(geometry.paging(range.kind));
+    let inside = heads.start <= range.heads.start && range.heads.end <= heads.end && !range.heads.is_empty();
+    let (Some((tensor, paging)), true) = (tensor, inside) else {
         return Err(Error::invalid(format!(
-            "{range:?} is not the rank's: it has layers {:?}, heads {heads:?}",
+            "{range:?} is not the rank's: it has layers {}, heads {heads:?}",
             geometry.layers
         )));
     };
-    let paging = geometry.paging(range.kind);
-    let bytes = geometry.dtype.bytes() as usize;
+    let bytes = geometry.dtype_of(range.kind).bytes() as usize;
+    let rows = geometry.rows(range.kind, &range.tokens, blocks);
     let mut at = 0;
-    for token in range.tokens.clone() {
-        let block = blocks.get((token / geometry.block_tokens) as usize).filter(|id| **id < geometry.blocks);
+    for row in rows.rows {
+        let block = rows.blocks.get((row / rows.per_block) as usize).filter(|id| **id < geometry.blocks);
         let block = *block.ok_or_else(|| {
-            Error::invalid(format!("token {token} has no block among {} valid ones", blocks.len()))
+            Error::invalid(format!("row {row} has no block among {} valid ones", rows.blocks.len()))
         })?;
-        for head in range.heads.clone() {
+        for head in geometry.local_heads(range.kind, &range.heads) {
             for dim in 0..geometry.dim(range.kind) {
-                let index = paging.offset(block, token % geometry.block_tokens, head - heads.start, dim);
+                let index = paging.offset(block, row % rows.per_block, head, dim);
                 let start = usize::try_from(tensor.offset + index * bytes as u64)
                     .map_err(|_| Error::invalid("the geometry exceeds this host's address space"))?;
                 element(tensor.region as usize, start..start + bytes, at)?;

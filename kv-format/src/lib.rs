@@ -8,7 +8,7 @@
 //! * [`Namespace`]: everything besides tokens that determines KV bytes. It fixes the chunk size and the [`SliceTable`].
 //! * [`chunks`]: cuts a token sequence into [`Chunk`]s, each keyed by its whole prefix.
 //! * [`ObjectLayout`], [`ObjectHeader`]: one chunk x one slice as an object: header pages, then sections
-//!   `[layer][K, V][token][head][dim]`, each with a CRC-64/NVME.
+//!   `[layer][kind][token][head][dim]`, each with a CRC-64/NVME.
 //! * [`Geometry`]: where an element is in an engine's paged memory, as data; [`LayerPlan`]: the strided runs between that memory and
 //!   sections.
 //! * [`convert`]: the naive element-by-element conversion, oracle for everything faster.
@@ -23,7 +23,8 @@
 //!   are digests of tokens and of a [`Namespace`] that two sides can compare.
 //! * **Not a converter of values.** Order is converted, numbers are not: a flavour of FP8 that the reader does not have is a miss.
 //!
-//! This version stores one group of full attention as bf16, f16, f32 or any 8-bit flavour, bit for bit, without scales.
+//! A model's KV is one or several [`KvGroup`]s: full attention, sliding window, MLA latents, a sparse index, recurrent state. Each is
+//! stored as bf16, f16, f32 or any 8-bit flavour, bit for bit, with its [`Scales`] as sections of their own.
 //!
 //! # From tokens to objects
 //!
@@ -122,7 +123,7 @@
 //! ```
 //! # use kv_format::*;
 //! # fn main() -> Result<()> {
-//! let geometry = Geometry::new(GeometryParts {
+//! let geometry = Geometry::new(AttentionParts {
 //!     dtype: Dtype::Bf16,
 //!     rope: RopePairing::RotateHalf,
 //!     layers: 0..1,
@@ -159,6 +160,8 @@ mod dtype;
 mod error;
 mod geometry;
 mod key;
+mod kind;
+mod layers;
 mod name;
 mod namespace;
 mod object;
@@ -171,12 +174,16 @@ pub use checksum::Checksum;
 pub use digest::{ChunkKey, ContentDigest, InputDigest, NamespaceDigest};
 pub use dtype::{Dtype, RopePairing};
 pub use error::{Error, ErrorKind, Result};
-pub use geometry::{Axis, Geometry, GeometryParts, PagingLayout, Replica, Split, TensorBase, TensorKind};
+pub use geometry::{
+    AttentionParts, Axis, Geometry, GeometryParts, PagingLayout, Replica, Split, TensorBase, TensorGeometry,
+};
 pub use key::{Chunk, Extra, chunks};
+pub use kind::TensorKind;
+pub use layers::LayerSet;
 pub use name::{ObjectName, RecordKind, RecordName};
 pub use namespace::{
-    CHUNK_TOKENS_MULTIPLE, Component, DEFAULT_CHUNK_TOKENS, Difference, FORMAT_MAJOR, KvGroup, ModelIdentity,
-    Namespace, NamespaceBuilder, Slice, SliceTable,
+    CHUNK_TOKENS_MULTIPLE, Component, DEFAULT_CHUNK_TOKENS, Difference, FORMAT_MAJOR, GroupRule, KvGroup,
+    ModelIdentity, Namespace, NamespaceBuilder, ScaleDirection, ScaleGranularity, Scales, Slice, SliceTable,
 };
 pub use object::{
     FORMAT_MINOR, HEADER_PAGE, MAGIC, ObjectHeader, ObjectIdentity, ObjectLayout, PRODUCER_BYTES, Section,

@@ -1,12 +1,13 @@
 //! Which bytes of an engine's memory belong where in a section: strided runs for one layer, and a base per layer.
 //!
-//! A section holds `[token][head][dim]` of one layer's K or V. All layers of a chunk have the same runs, so a plan holds them once
-//! and adds per-layer bases: O(blocks + layers), however many elements it moves.
+//! A section holds `[token][head][dim]` of one layer's tensor. All layers of a chunk have the same runs, so a plan holds them once
+//! for each kind and adds per-layer bases: O(blocks + layers), however many elements it moves.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{Axis, Error, Geometry, Result, Split, TensorKind};
+use crate::geometry::Rows;
+use crate::{Axis, Error, Geometry, Result, Split, TensorGeometry, TensorKind};
 
 /// One dim of a nest: how often it repeats, and how far each repetition steps, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,8 +51,7 @@ struct KindPlan {
 /// One layer's strided runs for a range of tokens and heads: the same for every layer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LayerPlan {
-    key: KindPlan,
-    value: KindPlan,
+    kinds: Vec<(TensorKind, KindPlan)>,
 }
 
 /// One section of a transfer: which tensor, and where its bytes lie in the staging buffer.
@@ -63,7 +63,7 @@ pub struct SectionPlace {
     pub device: u64,
     /// Byte offset of the section in the staging buffer.
     pub staging: u64,
-    /// K or V.
+    /// What the section holds.
     pub kind: TensorKind,
 }
 
@@ -105,41 +105,46 @@ impl LayerPlan {
                 geometry.blocks
             )));
         }
-        let local = heads.start - geometry.heads.start..heads.end - geometry.heads.start;
-        let plan = |kind| KindPlan::new(geometry, kind, used, &tokens, &local);
-        Ok(Self { key: plan(TensorKind::Key), value: plan(TensorKind::Value) })
+        let plan = |tensor: &TensorGeometry| {
+            let rows = geometry.rows(tensor.kind, &tokens, blocks);
+            let heads = geometry.local_heads(tensor.kind, &heads);
+            (tensor.kind, KindPlan::new(tensor, geometry.element_bytes(tensor.kind), &rows, &heads))
+        };
+        Ok(Self { kinds: geometry.tensors.iter().map(plan).collect() })
+    }
+
+    /// The kinds of sections that it plans, in order.
+    pub fn kinds(&self) -> impl Iterator<Item = TensorKind> + '_ {
+        self.kinds.iter().map(|(kind, _)| *kind)
     }
 
     /// Bytes of one section.
     pub fn section_bytes(&self, kind: TensorKind) -> u64 {
-        self.kind(kind).section_bytes
+        self.kind(kind).map_or(0, |plan| plan.section_bytes)
     }
 
     /// The strided runs of one kind.
     pub fn runs(&self, kind: TensorKind) -> &[StridedRun] {
-        &self.kind(kind).runs
+        self.kind(kind).map_or(&[], |plan| &plan.runs)
     }
 
     /// The nests that the runs of one kind refer to.
     pub fn nests(&self, kind: TensorKind) -> &[Nest] {
-        &self.kind(kind).nests
+        self.kind(kind).map_or(&[], |plan| &plan.nests)
     }
 
     /// Calls `copy(device offset from the tensor's base, offset in the section, bytes)` for every contiguous run of one kind.
     pub fn for_each_run(&self, kind: TensorKind, mut copy: impl FnMut(u64, u64, u64)) {
-        let plan = self.kind(kind);
-        for run in &plan.runs {
-            if let Some(nest) = plan.nests.get(run.nest as usize) {
+        let nests = self.nests(kind);
+        for run in self.runs(kind) {
+            if let Some(nest) = nests.get(run.nest as usize) {
                 walk(&nest.dims, run.device, run.section, nest.run_bytes, &mut copy);
             }
         }
     }
 
-    fn kind(&self, kind: TensorKind) -> &KindPlan {
-        match kind {
-            TensorKind::Key => &self.key,
-            TensorKind::Value => &self.value,
-        }
+    fn kind(&self, kind: TensorKind) -> Option<&KindPlan> {
+        self.kinds.iter().find(|(planned, _)| *planned == kind).map(|(_, plan)| plan)
     }
 }
 
@@ -154,35 +159,29 @@ fn walk(dims: &[NestDim], device: u64, section: u64, bytes: u64, copy: &mut impl
 }
 
 impl KindPlan {
-    /// `blocks` are those that hold `tokens`; `heads` count from the rank's first.
-    fn new(
-        geometry: &Geometry,
-        kind: TensorKind,
-        blocks: &[u32],
-        tokens: &Range<u32>,
-        heads: &Range<u32>,
-    ) -> Self {
-        let bytes = u64::from(geometry.dtype.bytes());
-        let dim = geometry.dim(kind);
-        let paging = geometry.paging(kind);
+    /// `heads` count from the rank's first.
+    fn new(tensor: &TensorGeometry, bytes: u64, rows: &Rows<'_>, heads: &Range<u32>) -> Self {
+        let TensorGeometry { dim, paging, .. } = tensor;
+        let Rows { rows, per_block, blocks } = rows;
         let head_count = heads.end - heads.start;
-        let head_bytes = u64::from(dim) * bytes;
-        let token_bytes = u64::from(head_count) * head_bytes;
+        let head_bytes = u64::from(*dim) * bytes;
+        let row_bytes = u64::from(head_count) * head_bytes;
         let mut plan =
-            Self { section_bytes: u64::from(tokens.end - tokens.start) * token_bytes, ..Self::default() };
-        let first = tokens.start / geometry.block_tokens * geometry.block_tokens;
-        for (&id, start) in blocks.iter().zip((first..).step_by(geometry.block_tokens as usize)) {
-            let within = tokens.start.max(start) - start
-                ..tokens.end.min(start.saturating_add(geometry.block_tokens)) - start;
+            Self { section_bytes: u64::from(rows.end - rows.start) * row_bytes, ..Self::default() };
+        let first = rows.start / per_block;
+        let used = blocks.iter().take(rows.end.div_ceil(*per_block) as usize).skip(first as usize);
+        for (&id, start) in used.zip((first * per_block..).step_by(*per_block as usize)) {
+            let within =
+                rows.start.max(start) - start..rows.end.min(start.saturating_add(*per_block)) - start;
             for piece in pieces(&paging.token, within) {
                 for group in pieces(&paging.head, heads.clone()) {
                     let mut dims = Vec::with_capacity(6);
-                    axis_dims(&mut dims, &paging.token, piece.end - piece.start, bytes, token_bytes);
+                    axis_dims(&mut dims, &paging.token, piece.end - piece.start, bytes, row_bytes);
                     axis_dims(&mut dims, &paging.head, group.end - group.start, bytes, head_bytes);
-                    axis_dims(&mut dims, &paging.dim, dim, bytes, bytes);
+                    axis_dims(&mut dims, &paging.dim, *dim, bytes, bytes);
                     let nest = plan.intern(coalesce(dims, bytes));
                     let device = paging.offset(id, piece.start, group.start, 0) * bytes;
-                    let section = u64::from(start + piece.start - tokens.start) * token_bytes
+                    let section = u64::from(start + piece.start - rows.start) * row_bytes
                         + u64::from(group.start - heads.start) * head_bytes;
                     plan.runs.push(StridedRun { device, section, nest });
                 }

@@ -19,9 +19,11 @@ fn pair() -> impl Strategy<Value = (Engine, Engine, std::ops::Range<u32>)> {
 }
 
 fn sections(geometry: &Geometry, tokens: &std::ops::Range<u32>) -> Vec<SectionRange> {
-    let layers = geometry.layers.clone();
-    layers
-        .flat_map(|layer| TensorKind::BOTH.map(|kind| (layer, kind)))
+    let kinds = |layer| geometry.kinds().map(move |kind| (layer, kind));
+    geometry
+        .layers
+        .iter()
+        .flat_map(kinds)
         .map(|(layer, kind)| SectionRange {
             layer,
             kind,
@@ -93,7 +95,7 @@ proptest! {
 
 #[test]
 fn a_plan_is_small_and_its_runs_are_long_where_the_layouts_allow() {
-    let shape = |layout| GeometryParts {
+    let shape = |layout| AttentionParts {
         dtype: Dtype::Bf16,
         rope: RopePairing::RotateHalf,
         layers: 0..2,
@@ -124,7 +126,7 @@ fn a_plan_is_small_and_its_runs_are_long_where_the_layouts_allow() {
 #[test]
 fn wrong_descriptions_are_refused() {
     let (token_major, blocks) = (PagingLayout::token_major(16, 2, 8), 4);
-    let right = GeometryParts {
+    let right = AttentionParts {
         dtype: Dtype::Bf16,
         rope: RopePairing::RotateHalf,
         layers: 0..1,
@@ -141,33 +143,36 @@ fn wrong_descriptions_are_refused() {
     };
     let geometry = Geometry::new(right.clone()).unwrap();
     let wrong = [
-        ("region too short", GeometryParts { regions: vec![2048, 2047], ..right.clone() }),
-        ("no such region", GeometryParts { regions: vec![2048], ..right.clone() }),
+        ("region too short", AttentionParts { regions: vec![2048, 2047], ..right.clone() }),
+        ("no such region", AttentionParts { regions: vec![2048], ..right.clone() }),
         (
             "K and V overlap",
-            GeometryParts { tensors: vec![TensorBase { region: 0, offset: 0 }; 2], ..right.clone() },
+            AttentionParts { tensors: vec![TensorBase { region: 0, offset: 0 }; 2], ..right.clone() },
         ),
         (
             "a tensor is missing",
-            GeometryParts { tensors: vec![TensorBase { region: 0, offset: 0 }], ..right.clone() },
+            AttentionParts { tensors: vec![TensorBase { region: 0, offset: 0 }], ..right.clone() },
         ),
-        ("no heads", GeometryParts { heads: 1..1, ..right.clone() }),
+        ("no heads", AttentionParts { heads: 1..1, ..right.clone() }),
         (
             "split does not divide",
-            GeometryParts { key: PagingLayout { dim: Axis::split(3, 3, 1), ..token_major }, ..right.clone() },
+            AttentionParts {
+                key: PagingLayout { dim: Axis::split(3, 3, 1), ..token_major },
+                ..right.clone()
+            },
         ),
         (
             "elements share an address",
-            GeometryParts { key: PagingLayout { head: Axis::strided(4), ..token_major }, ..right.clone() },
+            AttentionParts { key: PagingLayout { head: Axis::strided(4), ..token_major }, ..right.clone() },
         ),
         (
             "stride overflows",
-            GeometryParts {
+            AttentionParts {
                 key: PagingLayout { block_stride: u64::MAX / 2, ..token_major },
                 ..right.clone()
             },
         ),
-        ("replica out of range", GeometryParts { replica: Replica { index: 1, count: 1 }, ..right.clone() }),
+        ("replica out of range", AttentionParts { replica: Replica { index: 1, count: 1 }, ..right.clone() }),
     ];
     for (what, parts) in wrong {
         assert_eq!(Geometry::new(parts).unwrap_err().kind(), ErrorKind::Invalid, "{what}");
@@ -176,25 +181,25 @@ fn wrong_descriptions_are_refused() {
     let interleaved = PagingLayout { block_stride: 512, ..token_major };
     let tensors = vec![TensorBase { region: 0, offset: 0 }, TensorBase { region: 0, offset: 512 }];
     let packed =
-        GeometryParts { key: interleaved, value: interleaved, tensors, regions: vec![4096], ..right };
+        AttentionParts { key: interleaved, value: interleaved, tensors, regions: vec![4096], ..right };
     assert!(Geometry::new(packed.clone()).is_ok());
     // So are several such layers one behind the other, and so are layers that share every block.
     let base = |offset| TensorBase { region: 0, offset };
-    let layers = GeometryParts { layers: 0..2, regions: vec![8192], ..packed.clone() };
+    let layers = AttentionParts { layers: 0..2, regions: vec![8192], ..packed.clone() };
     let behind = vec![base(0), base(512), base(4096), base(4608)];
-    assert!(Geometry::new(GeometryParts { tensors: behind, ..layers.clone() }).is_ok());
+    assert!(Geometry::new(AttentionParts { tensors: behind, ..layers.clone() }).is_ok());
     let overlapping = vec![base(0), base(512), base(4032), base(4544)];
-    assert!(Geometry::new(GeometryParts { tensors: overlapping, ..layers.clone() }).is_err());
+    assert!(Geometry::new(AttentionParts { tensors: overlapping, ..layers.clone() }).is_err());
     let still = PagingLayout { block_stride: 0, ..token_major };
-    let one_block = GeometryParts { blocks: 1, key: still, value: still, ..packed.clone() };
+    let one_block = AttentionParts { blocks: 1, key: still, value: still, ..packed.clone() };
     assert!(Geometry::new(one_block.clone()).is_ok(), "the stride of a single block does not matter");
-    assert!(Geometry::new(GeometryParts { tensors: vec![base(0), base(8)], ..one_block }).is_err());
+    assert!(Geometry::new(AttentionParts { tensors: vec![base(0), base(8)], ..one_block }).is_err());
     let wide = PagingLayout { block_stride: 1024, ..token_major };
-    let cross_layer = GeometryParts { key: wide, value: wide, ..layers };
+    let cross_layer = AttentionParts { key: wide, value: wide, ..layers };
     let turns = vec![base(0), base(512), base(1024), base(1536)];
-    assert!(Geometry::new(GeometryParts { tensors: turns, ..cross_layer.clone() }).is_ok());
+    assert!(Geometry::new(AttentionParts { tensors: turns, ..cross_layer.clone() }).is_ok());
     let collide = vec![base(0), base(512), base(1024), base(1100)];
-    assert!(Geometry::new(GeometryParts { tensors: collide, ..cross_layer }).is_err());
+    assert!(Geometry::new(AttentionParts { tensors: collide, ..cross_layer }).is_err());
 
     for (what, blocks, tokens, heads) in [
         ("block out of range", vec![0, 4], 0..32, 0..2),

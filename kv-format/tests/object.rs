@@ -148,7 +148,9 @@ fn other_versions_and_forged_fields_are_told_apart() {
     assert_eq!(kind_of(&forged(&header, |b| b[8] = 2), len), ErrorKind::Incompatible);
     assert_eq!(kind_of(&forged(&header, |b| b[23] = 0x80), len), ErrorKind::Incompatible);
     assert_eq!(kind_of(&forged(&header, |b| b[184] = 3), len), ErrorKind::Incompatible, "rope pairing");
-    assert_eq!(kind_of(&forged(&header, |b| b[186] = 1), len), ErrorKind::Incompatible, "scales");
+    assert_eq!(kind_of(&forged(&header, |b| b[186] = 4), len), ErrorKind::Incompatible, "scale granularity");
+    assert_eq!(kind_of(&forged(&header, |b| b[188] = 3), len), ErrorKind::Incompatible, "scale direction");
+    assert_eq!(kind_of(&forged(&header, |b| b[324] = 10), len), ErrorKind::Incompatible, "tensor kind");
     assert_eq!(kind_of(&forged(&header, |b| b[326] = 99), len), ErrorKind::Incompatible, "dtype");
     assert_eq!(kind_of(&encoded(&header), len + 1), ErrorKind::Truncated);
     assert_eq!(kind_of(&encoded(&header)[..4095], len), ErrorKind::Truncated);
@@ -156,12 +158,16 @@ fn other_versions_and_forged_fields_are_told_apart() {
     // A newer minor version is read, and may use bytes that this one reserves.
     let newer = forged(&header, |b| (b[10], b[300]) = (7, 1));
     assert_eq!(ObjectHeader::decode(&newer, len).unwrap(), header);
-    let corrupt: [(&str, usize, u8); 9] = [
+    let corrupt: [(&str, usize, u8); 13] = [
         ("reserved byte", 300, 1),
         ("byte behind the table", 4000, 1),
         ("payload offset", 33, 0x20),
         ("alignment", 40, 128),
         ("number of sections", 44, 3),
+        ("granularity of no scales", 186, 1),
+        ("direction of no scales", 188, 1),
+        ("a kind of another group", 320 + 4, 3),
+        ("a layer again", 320 + 48 * 2, 0),
         ("flags", 190, 4),
         ("parent flag", 190, 0),
         ("section offset", 320 + 25, 0x11),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use kv_device::{Device, HostAllocation, HostDevice, HostDeviceOptions, RegisteredMemory, TransferRequest};
 use kv_format::reference::builder;
 use kv_format::{
-    Checksum, Dtype, Geometry, GeometryParts, LayerPlan, Namespace, ObjectHeader, ObjectIdentity,
+    AttentionParts, Checksum, Dtype, Geometry, LayerPlan, Namespace, ObjectHeader, ObjectIdentity,
     ObjectLayout, PagingLayout, Replica, RopePairing, SectionPlace, TensorBase, TensorKind, Transfer, chunks,
 };
 use kv_memory::HostBuf;
@@ -76,7 +76,7 @@ fn keys(times: u32) -> Result<(), Error> {
 
 /// One rank of TP 1, block 16.
 fn geometry(layout: &PagingLayout) -> Result<Geometry, Error> {
-    Ok(Geometry::new(GeometryParts {
+    Ok(Geometry::new(AttentionParts {
         dtype: Dtype::Bf16,
         rope: RopePairing::RotateHalf,
         layers: 0..1,

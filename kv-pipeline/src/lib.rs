@@ -52,7 +52,7 @@
 //! ```
 //! use kv_device::{HostDevice, HostDeviceOptions};
 //! use kv_format::{
-//!     Dtype, Geometry, GeometryParts, InputDigest, KvGroup, ModelIdentity, Namespace, PagingLayout, Replica, RopePairing, TensorBase,
+//!     Dtype, Geometry, AttentionParts, InputDigest, KvGroup, ModelIdentity, Namespace, PagingLayout, Replica, RopePairing, TensorBase,
 //! };
 //! use kv_pipeline::{LoadRequest, LookupRequest, Pipeline, SaveRequest, StopReason};
 //!
@@ -65,7 +65,7 @@
 //! // One rank with 2 layers of 2 KV heads: K and V of each layer in a region of its own, 64 blocks of 16 tokens.
 //! let paging = PagingLayout::token_major(16, 2, 64);
 //! let bytes = 64 * 16 * 2 * 64 * 2;
-//! let geometry = Geometry::new(GeometryParts {
+//! let geometry = Geometry::new(AttentionParts {
 //!     dtype: Dtype::Bf16,
 //!     rope: RopePairing::RotateHalf,
 //!     layers: 0..2,
@@ -130,6 +130,7 @@
 
 #![deny(unsafe_code)]
 
+mod blocks;
 mod crash;
 mod error;
 mod existing;
@@ -154,7 +155,7 @@ pub use load::{ChunkFailure, Consumer, Load, Loaded, StopReason};
 pub use lookup::Lookup;
 pub use operation::Canceller;
 pub use pipeline::{DEFAULT_PART_BYTES, DEFAULT_STAGING_BYTES, Pipeline, PipelineBuilder};
-pub use register::Registered;
+pub use register::{Geometries, Registered};
 pub use request::{DEFAULT_TIMEOUT, Delivery, LoadPolicy, LoadRequest, LookupRequest, SaveRequest};
 pub use save::{Producer, Save, Saved};
 pub use stats::Stats;

@@ -3,10 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use kv_format::{
-    Chunk, Geometry, LayerPlan, ObjectIdentity, ObjectLayout, ObjectName, SectionPlace, Transfer,
-};
+use kv_format::{Chunk, LayerPlan, ObjectIdentity, ObjectLayout, ObjectName, SectionPlace, Transfer};
 
+use crate::blocks::SequenceBlocks;
 use crate::pipeline::Core;
 use crate::{Error, Registered, Result};
 
@@ -38,13 +37,15 @@ impl PlannedObject {
         registered: &Registered,
         chunk: &Chunk,
         slice: u32,
-        blocks: &[u32],
+        blocks: &SequenceBlocks,
     ) -> Result<Self> {
         let identity = ObjectIdentity::new(&core.namespace, chunk, slice)?;
         let layout = ObjectLayout::new(&core.namespace, &identity.slice, identity.token_count)?;
         let parts = cut(&layout, core.pool.part_bytes())?;
         let heads = identity.slice.heads.clone();
-        let plan = Arc::new(LayerPlan::new(registered.geometry(), blocks, chunk.tokens.clone(), heads)?);
+        let group = identity.slice.group;
+        let geometry = registered.geometry(group).ok_or_else(|| not_held(group))?;
+        let plan = Arc::new(LayerPlan::new(geometry, blocks.of(group), chunk.tokens.clone(), heads)?);
         let name =
             ObjectName { namespace: identity.namespace, key: chunk.key, chunk_index: chunk.index, slice };
         Ok(Self { name, identity, layout, parts, plan })
@@ -68,7 +69,9 @@ impl PlannedObject {
     }
 
     /// The device call that moves the sections of a part.
-    pub(crate) fn transfer(&self, geometry: &Geometry, part: &Part) -> Result<Transfer> {
+    pub(crate) fn transfer(&self, registered: &Registered, part: &Part) -> Result<Transfer> {
+        let group = self.identity.slice.group;
+        let geometry = registered.geometry(group).ok_or_else(|| not_held(group))?;
         let place = |section: usize| {
             let staging = self.range_in(part, section).start as u64;
             let section = &self.layout.sections[section];
@@ -81,6 +84,10 @@ impl PlannedObject {
         })?;
         Ok(Transfer { plan: Arc::clone(&self.plan), sections })
     }
+}
+
+fn not_held(group: u32) -> Error {
+    Error::invalid(format!("the rank has no geometry of KV group {group}"))
 }
 
 /// Cuts an object into ranges of whole sections of at most `part_bytes`, a multiple of every alignment. A range includes the padding

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kv_device::Fence;
-use kv_format::{Chunk, Extra, Namespace, chunks};
+use kv_format::{Chunk, Extra, Geometry, Namespace, chunks};
 
+use crate::blocks::GroupBlocks;
 use crate::{Error, Handoff, Registered, Result};
 
 /// Deadline of a save or a load unless the request says otherwise.
@@ -17,7 +18,7 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct SaveRequest<'a> {
     pub(crate) tokens: &'a [u32],
     pub(crate) extras: &'a [Extra],
-    pub(crate) blocks: &'a [u32],
+    pub(crate) blocks: GroupBlocks<'a>,
     pub(crate) tail: bool,
     pub(crate) after: Option<Arc<dyn Fence>>,
     pub(crate) timeout: Duration,
@@ -26,12 +27,24 @@ pub struct SaveRequest<'a> {
 impl<'a> SaveRequest<'a> {
     /// A save of a sequence from its first token. Full chunks are saved; see [`with_tail`](Self::with_tail) for the rest.
     pub fn new(tokens: &'a [u32]) -> Self {
-        Self { tokens, extras: &[], blocks: &[], tail: false, after: None, timeout: DEFAULT_TIMEOUT }
+        Self {
+            tokens,
+            extras: &[],
+            blocks: GroupBlocks::default(),
+            tail: false,
+            after: None,
+            timeout: DEFAULT_TIMEOUT,
+        }
     }
 
-    /// Block ids of the sequence: token `t` lies in block `blocks[t / block size]`.
-    pub fn blocks(mut self, blocks: &'a [u32]) -> Self {
-        self.blocks = blocks;
+    /// Block ids of the sequence in KV group 0: token `t` lies in block `blocks[t / block size]`.
+    pub fn blocks(self, blocks: &'a [u32]) -> Self {
+        self.group_blocks(0, blocks)
+    }
+
+    /// Block ids of the sequence in one KV group. In a group of recurrent states, the state after chunk `i` lies in block `blocks[i]`.
+    pub fn group_blocks(mut self, group: u32, blocks: &'a [u32]) -> Self {
+        self.blocks.set(group, blocks);
         self
     }
 
@@ -92,7 +105,7 @@ pub enum Delivery {
 pub struct LoadRequest<'a> {
     pub(crate) tokens: &'a [u32],
     pub(crate) extras: &'a [Extra],
-    pub(crate) blocks: &'a [u32],
+    pub(crate) blocks: GroupBlocks<'a>,
     pub(crate) handoff: Option<&'a Handoff>,
     pub(crate) policy: LoadPolicy,
     pub(crate) delivery: Delivery,
@@ -107,7 +120,7 @@ impl<'a> LoadRequest<'a> {
         Self {
             tokens,
             extras: &[],
-            blocks: &[],
+            blocks: GroupBlocks::default(),
             handoff: None,
             policy,
             delivery,
@@ -116,9 +129,14 @@ impl<'a> LoadRequest<'a> {
         }
     }
 
-    /// Block ids of the sequence: token `t` goes to block `blocks[t / block size]`.
-    pub fn blocks(mut self, blocks: &'a [u32]) -> Self {
-        self.blocks = blocks;
+    /// Block ids of the sequence in KV group 0: token `t` goes to block `blocks[t / block size]`.
+    pub fn blocks(self, blocks: &'a [u32]) -> Self {
+        self.group_blocks(0, blocks)
+    }
+
+    /// Block ids of the sequence in one KV group. In a group of recurrent states, the state after chunk `i` goes to block `blocks[i]`.
+    pub fn group_blocks(mut self, group: u32, blocks: &'a [u32]) -> Self {
+        self.blocks.set(group, blocks);
         self
     }
 
@@ -191,28 +209,41 @@ impl<'a> LookupRequest<'a> {
 pub(crate) fn planned_chunks(
     namespace: &Namespace,
     registered: &Registered,
-    (tokens, extras, blocks): (&[u32], &[Extra], &[u32]),
+    (tokens, extras, blocks): (&[u32], &[Extra], &GroupBlocks<'_>),
     keep_tail: impl FnOnce(&Chunk) -> bool,
 ) -> Result<Vec<Chunk>> {
     let mut planned = chunks(namespace, tokens, extras)?;
     planned.pop_if(|last| last.tail && !keep_tail(last));
-    let geometry = registered.geometry();
     let covered = planned.last().map_or(0, |last| last.tokens.end);
-    let needed = covered.div_ceil(geometry.block_tokens) as usize;
-    if blocks.len() < needed {
-        return Err(Error::invalid(format!(
-            "{covered} tokens need {needed} blocks of {} tokens, but {} block ids were given",
-            geometry.block_tokens,
-            blocks.len()
-        )));
-    }
-    let mut used = blocks[..needed].to_vec();
-    used.sort_unstable();
-    if let Some(id) = used.last().filter(|id| **id >= geometry.blocks) {
-        return Err(Error::invalid(format!("block id {id}: the geometry has {} blocks", geometry.blocks)));
-    }
-    if let Some(pair) = used.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::invalid(format!("block id {} is given twice for one sequence", pair[0])));
+    for geometry in registered.geometries() {
+        check_blocks(geometry, blocks.of(geometry.group), covered)?;
     }
     Ok(planned)
+}
+
+/// Whether the blocks can hold `covered` tokens of a sequence.
+fn check_blocks(geometry: &Geometry, blocks: &[u32], covered: u32) -> Result<()> {
+    let (group, per_block) = (geometry.group, geometry.block_tokens);
+    let needed = covered.div_ceil(per_block) as usize;
+    let Some(used) = blocks.get(..needed) else {
+        return Err(Error::invalid(format!(
+            "{covered} tokens of KV group {group} need {needed} blocks of {per_block} tokens, but {} block ids were given",
+            blocks.len()
+        )));
+    };
+    let mut used = used.to_vec();
+    used.sort_unstable();
+    if let Some(id) = used.last().filter(|id| **id >= geometry.blocks) {
+        let blocks = geometry.blocks;
+        return Err(Error::invalid(format!(
+            "block id {id}: the geometry of KV group {group} has {blocks} blocks"
+        )));
+    }
+    if let Some(pair) = used.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::invalid(format!(
+            "block id {} is given twice for one sequence in KV group {group}",
+            pair[0]
+        )));
+    }
+    Ok(())
 }

@@ -65,7 +65,7 @@ fn large_model() -> Namespace {
 fn large_geometry(token_count: u32) -> Geometry {
     let blocks = token_count.div_ceil(16);
     let layout = PagingLayout::token_major(16, 8, 128);
-    Geometry::new(GeometryParts {
+    Geometry::new(AttentionParts {
         dtype: Dtype::Bf16,
         rope: RopePairing::RotateHalf,
         layers: 0..80,
@@ -125,9 +125,11 @@ async fn save_and_load_for_real() {
     let store = Arc::new(PosixStore::open(directory.path(), options).await.unwrap());
     let namespace = common::planned().chunk_tokens(256).build().unwrap();
     let count = 64 << 10;
-    let parts = (*gaudi_like(0..common::HEADS, Replica::ONLY)).clone();
+    let small = gaudi_like(0..common::HEADS, Replica::ONLY);
+    let parts = (*small).clone();
     let blocks = count / 128;
-    let regions = vec![parts.key.block_stride * u64::from(blocks) * 2; parts.regions.len()];
+    let block = small.paging(TensorKind::Key).unwrap().block_stride * 2;
+    let regions = vec![block * u64::from(blocks); parts.regions.len()];
     let geometry = Geometry::new(GeometryParts { blocks, regions, ..parts }).unwrap();
     let pipeline = Pipeline::builder(namespace).staging_bytes(STAGING);
     let rank = common::Rank::with(pipeline, store, geometry);

@@ -95,7 +95,7 @@ fn geometry(block_tokens: u32) -> Geometry {
     let layout = PagingLayout::token_major(block_tokens, 1, 128);
     let blocks = CHUNKS * 256 / block_tokens;
     let tensors = 2 * LAYERS;
-    Geometry::new(GeometryParts {
+    Geometry::new(AttentionParts {
         dtype: Dtype::Bf16,
         rope: RopePairing::RotateHalf,
         layers: 0..LAYERS,

@@ -153,8 +153,8 @@ async fn two_producers_of_one_chunk_leave_one_object_and_both_learn_which() {
 
 /// Byte of the first K element of the rank's first token.
 fn rank_offset(rank: &Rank) -> usize {
-    let geometry = rank.registered.geometry();
-    usize::try_from(geometry.key.offset(rank.blocks[0], 0, 0, 0) * 2).unwrap()
+    let geometry = &rank.registered.geometries()[0];
+    usize::try_from(geometry.paging(TensorKind::Key).unwrap().offset(rank.blocks[0], 0, 0, 0) * 2).unwrap()
 }
 
 async fn rank_with_first_byte(store: &MemoryStore, flip: u8) {

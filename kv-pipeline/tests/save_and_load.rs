@@ -197,13 +197,13 @@ async fn requests_that_contradict_themselves_are_refused_at_once() {
 #[tokio::test]
 async fn an_engine_that_does_not_fit_the_namespace_is_refused() {
     let rank = Rank::new(namespace(), Arc::new(MemoryStore::new()), amd_like(0..HEADS, Replica::ONLY));
-    let parts = || (**rank.registered.geometry()).clone();
+    let parts = || (*rank.registered.geometries()[0]).clone();
     let regions = || rank.memory.iter().map(kv_device::HostAllocation::region).collect::<Vec<_>>();
     let wrong = [
         GeometryParts { dtype: Dtype::F16, ..parts() },
         GeometryParts { rope: RopePairing::Interleaved, ..parts() },
         GeometryParts { heads: 1..3, ..parts() },
-        GeometryParts { layers: 1..LAYERS + 1, ..parts() },
+        GeometryParts { layers: (1..LAYERS + 1).into(), ..parts() },
     ];
     for parts in wrong {
         // SAFETY: the allocations outlive the pipeline, and the registration is refused.
@@ -213,7 +213,7 @@ async fn an_engine_that_does_not_fit_the_namespace_is_refused() {
     let mut short = regions();
     short.pop();
     // SAFETY: as above.
-    let error = unsafe { rank.kv.register(rank.registered.geometry().clone(), short) }.unwrap_err();
+    let error = unsafe { rank.kv.register(rank.registered.geometries().to_vec(), short) }.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
 }
 

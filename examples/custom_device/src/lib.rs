@@ -16,7 +16,7 @@
 //! let bytes = 4 * 16 * 2 * 64 * 2;
 //! let memory: Vec<AtomicU8> = (0..2 * bytes).map(|i| AtomicU8::new(if i < bytes { 1 } else { 2 })).collect();
 //! let paging = PagingLayout::token_major(16, 2, 64);
-//! let geometry = Geometry::new(GeometryParts {
+//! let geometry = Geometry::new(AttentionParts {
 //!     dtype: Dtype::Bf16,
 //!     rope: RopePairing::RotateHalf,
 //!     layers: 0..1,

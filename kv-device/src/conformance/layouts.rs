@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use kv_format::{
-    Axis, Dtype, Geometry, GeometryParts, PagingLayout, Replica, RopePairing, TensorBase, TensorKind,
+    AttentionParts, Axis, Dtype, Geometry, PagingLayout, Replica, RopePairing, TensorBase, TensorKind,
 };
 
 use super::report::Failure;
@@ -101,10 +101,7 @@ fn own_regions(
 ) -> Result<Layout, Failure> {
     let (mut tensors, mut regions) = (Vec::new(), Vec::new());
     for (region, kind) in (0..).zip(LAYERS.flat_map(|_| TensorKind::BOTH)) {
-        let stride = match kind {
-            TensorKind::Key => key.block_stride,
-            TensorKind::Value => value.block_stride,
-        };
+        let stride = if kind == TensorKind::Key { key.block_stride } else { value.block_stride };
         let offset = 256 * (u64::from(region) + 1);
         let bytes = u64::from(e.blocks) * stride * u64::from(e.dtype.bytes());
         tensors.push(TensorBase { region, offset });
@@ -134,7 +131,7 @@ fn layout(
     tensors: Vec<TensorBase>,
     regions: Vec<u64>,
 ) -> Result<Layout, Failure> {
-    let geometry = Geometry::new(GeometryParts {
+    let geometry = Geometry::new(AttentionParts {
         dtype: e.dtype,
         rope: RopePairing::RotateHalf,
         layers: LAYERS,

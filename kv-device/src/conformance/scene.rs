@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use kv_format::{Geometry, LayerPlan, SectionPlace, TensorKind, Transfer};
+use kv_format::{Geometry, LayerPlan, SectionPlace, Transfer};
 use kv_memory::{HostBuf, StagingPool};
 
 use super::layouts::Portion;
@@ -77,7 +77,7 @@ impl Scene {
         let mut sections = Vec::new();
         let mut staging = GAP;
         for layer in self.geometry.layers.clone() {
-            for kind in TensorKind::BOTH {
+            for kind in self.geometry.kinds() {
                 let Some(base) = self.geometry.tensor(layer, kind) else {
                     continue;
                 };
@@ -142,7 +142,9 @@ impl Scene {
                 let block = portion.blocks[(token / geometry.block_tokens) as usize];
                 for head in portion.heads.clone() {
                     for dim in 0..geometry.dim(place.kind) {
-                        let paging = geometry.paging(place.kind);
+                        let Some(paging) = geometry.paging(place.kind) else {
+                            continue;
+                        };
                         let head = head - geometry.heads.start;
                         let offset = paging.offset(block, token % geometry.block_tokens, head, dim);
                         let device = base + usize::try_from(offset)? * bytes;

@@ -180,7 +180,7 @@ pub(super) fn index(offset: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use kv_format::{
-        Axis, Dtype, Geometry, GeometryParts, PagingLayout, Replica, RopePairing, TensorBase, TensorKind,
+        AttentionParts, Axis, Dtype, Geometry, PagingLayout, Replica, RopePairing, TensorBase, TensorKind,
     };
     use proptest::prelude::*;
 
@@ -221,7 +221,7 @@ mod tests {
             let blocks: Vec<u32> = (0..tokens.end.div_ceil(block)).rev().collect();
             let count = u32::try_from(blocks.len()).unwrap();
             let bytes = u64::from(count) * paging.block_stride * u64::from(dtype.bytes());
-            let geometry = Geometry::new(GeometryParts {
+            let geometry = Geometry::new(AttentionParts {
                 dtype,
                 rope: RopePairing::RotateHalf,
                 layers: 0..1,

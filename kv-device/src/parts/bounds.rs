@@ -27,13 +27,14 @@ pub fn check_bounds(
 ) -> Result<()> {
     let overflow =
         || Error::new(ErrorKind::Invalid, device, "the plan of a transfer exceeds the address space");
-    let key = reach(&transfer.plan, TensorKind::Key).ok_or_else(overflow)?;
-    let value = reach(&transfer.plan, TensorKind::Value).ok_or_else(overflow)?;
+    let planned = |kind| Some((kind, reach(&transfer.plan, kind)?));
+    let reaches = transfer.plan.kinds().map(planned).collect::<Option<Vec<_>>>().ok_or_else(overflow)?;
     for (index, place) in transfer.sections.iter().enumerate() {
-        let reach = match place.kind {
-            TensorKind::Key => key,
-            TensorKind::Value => value,
-        };
+        // A kind that the plan does not have moves nothing.
+        let reach = reaches
+            .iter()
+            .find(|(kind, _)| *kind == place.kind)
+            .map_or_else(Reach::default, |(_, reach)| *reach);
         check_place(place, reach, regions, staging).map_err(|message| {
             Error::new(
                 ErrorKind::Invalid,

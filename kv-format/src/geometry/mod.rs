@@ -1,143 +1,91 @@
-//! Geometry: what is needed to find element (layer, K or V, token, head, dim) in one rank's share of an engine's paged KV memory.
+//! Geometry: what is needed to find element (layer, kind, token, head, dim) of one KV group in one rank's share of an engine's paged
+//! memory.
 
+mod disjoint;
 mod paging;
+mod parts;
 
 use std::ops::{Deref, Range};
 
 pub use paging::{Axis, PagingLayout, Split};
+pub use parts::{AttentionParts, GeometryParts, Replica, TensorBase, TensorGeometry};
 
-use crate::{Dtype, Error, Result, RopePairing};
+use crate::{Dtype, Error, Result, Scales, TensorKind};
 
-/// K or V.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u16)]
-pub enum TensorKind {
-    /// Attention keys.
-    Key = 1,
-    /// Attention values.
-    Value = 2,
-}
-
-impl TensorKind {
-    /// Both, in the order in which an object holds them.
-    pub const BOTH: [Self; 2] = [Self::Key, Self::Value];
-
-    /// The header's number.
-    pub fn code(self) -> u16 {
-        self as u16
-    }
-}
-
-/// Which of several ranks that hold the same KV heads this one is (tensor parallelism above the number of KV heads).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Replica {
-    /// From 0, below `count`.
-    pub index: u32,
-    /// 1 if no other rank holds these heads.
-    pub count: u32,
-}
-
-impl Replica {
-    /// The only holder.
-    pub const ONLY: Self = Self { index: 0, count: 1 };
-
-    /// Whether this replica writes a slice of the chunk: one of them does, in turns.
-    pub fn writes(&self, chunk_index: u32) -> bool {
-        chunk_index % self.count == self.index
-    }
-}
-
-/// Where the K or the V of one layer begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TensorBase {
-    /// Index of the registered region.
-    pub region: u32,
-    /// Byte offset of element (block 0, token 0, head 0, dim 0).
-    pub offset: u64,
-}
-
-/// The parts of a [`Geometry`], for construction.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct GeometryParts {
-    /// Type of an element.
-    pub dtype: Dtype,
-    /// Which elements of a head are rotated together.
-    pub rope: RopePairing,
-    /// Layers of the model that this rank holds (pipeline parallelism).
-    pub layers: Range<u32>,
-    /// KV heads of the model that this rank holds (tensor parallelism).
-    pub heads: Range<u32>,
-    /// Which of the ranks with these heads this one is.
-    pub replica: Replica,
-    /// Elements of a head of K.
-    pub key_dim: u32,
-    /// Elements of a head of V.
-    pub value_dim: u32,
-    /// Tokens of a block.
-    pub block_tokens: u32,
-    /// Blocks of every tensor; block ids are below.
-    pub blocks: u32,
-    /// How each K is paged.
-    pub key: PagingLayout,
-    /// How each V is paged.
-    pub value: PagingLayout,
-    /// For each layer of `layers` its K, then its V.
-    pub tensors: Vec<TensorBase>,
-    /// Length in bytes of each region that the engine registers.
-    pub regions: Vec<u64>,
-}
-
-/// A rank's paged KV memory, checked: every element lies in its region, and no two share a byte.
+/// One KV group of a rank's paged memory, checked: every element lies in its region, and no two share a byte.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Geometry(GeometryParts);
+
+/// The rows of a section: row `r` is row `r % per_block` of the block with the id `blocks[r / per_block]`.
+#[derive(Debug, Clone)]
+pub(crate) struct Rows<'a> {
+    pub(crate) rows: Range<u32>,
+    pub(crate) per_block: u32,
+    pub(crate) blocks: &'a [u32],
+}
 
 impl Geometry {
     /// Checks that the parts agree.
     ///
     /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid) naming the parts that contradict each other: an empty range, a tensor that leaves its
-    /// region, two elements at one address.
-    pub fn new(parts: GeometryParts) -> Result<Self> {
-        let geometry = Self(parts);
+    /// [`Invalid`](crate::ErrorKind::Invalid) naming the parts that contradict each other: an empty range, kinds that are no KV group,
+    /// a tensor that leaves its region, two elements at one address.
+    pub fn new(parts: impl Into<GeometryParts>) -> Result<Self> {
+        let geometry = Self(parts.into());
         geometry.check_extents()?;
-        let spans = [geometry.span(TensorKind::Key)?, geometry.span(TensorKind::Value)?];
-        for (index, tensor) in geometry.tensors.iter().enumerate() {
-            let len = geometry.regions.get(tensor.region as usize).ok_or_else(|| {
-                Error::invalid(format!(
-                    "tensor {index} lies in region {}, but there are {}",
-                    tensor.region,
-                    geometry.regions.len()
-                ))
-            })?;
-            let end = spans[index % 2].checked_add(tensor.offset);
-            if end.is_none_or(|end| end > *len) {
-                return Err(Error::invalid(format!(
-                    "tensor {index} needs {} bytes from offset {} of region {}, which has {len} bytes",
-                    spans[index % 2],
-                    tensor.offset,
-                    tensor.region
-                )));
-            }
+        geometry.check_kinds()?;
+        for tensor in &geometry.tensors {
+            geometry.check_places(tensor)?;
         }
-        for region in 0..geometry.regions.len() {
-            geometry.check_disjoint(region, spans)?;
-        }
+        disjoint::check(&[&geometry])?;
         Ok(geometry)
     }
 
-    /// Elements of a head of K or V.
-    pub fn dim(&self, kind: TensorKind) -> u32 {
-        match kind {
-            TensorKind::Key => self.key_dim,
-            TensorKind::Value => self.value_dim,
+    /// Checks that the geometries of one rank, one for each KV group, describe the same regions and share no byte of them.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) naming what contradicts: other regions, a group twice, tensors that overlap.
+    pub fn check_together(geometries: &[Self]) -> Result<()> {
+        for (index, geometry) in geometries.iter().enumerate() {
+            let before = &geometries[..index];
+            if before.iter().any(|other| other.group == geometry.group) {
+                return Err(Error::invalid(format!("two geometries describe KV group {}", geometry.group)));
+            }
+            if let Some(other) = before.iter().find(|other| other.regions != geometry.regions) {
+                return Err(Error::invalid(format!(
+                    "KV group {} has regions of {:?} bytes, KV group {} of {:?}: a rank's groups share one list",
+                    other.group, other.regions, geometry.group, geometry.regions
+                )));
+            }
         }
+        disjoint::check(&geometries.iter().collect::<Vec<_>>())
     }
 
-    /// How K or V is paged.
-    pub fn paging(&self, kind: TensorKind) -> &PagingLayout {
-        match kind {
-            TensorKind::Key => &self.key,
-            TensorKind::Value => &self.value,
+    /// The kinds of tensors that each layer has, in order.
+    pub fn kinds(&self) -> impl Iterator<Item = TensorKind> + Clone + '_ {
+        self.tensors.iter().map(|tensor| tensor.kind)
+    }
+
+    /// The tensors of one kind.
+    pub fn tensors_of(&self, kind: TensorKind) -> Option<&TensorGeometry> {
+        self.tensors.iter().find(|tensor| tensor.kind == kind)
+    }
+
+    /// Elements of a head; 0 if the group has no tensors of this kind.
+    pub fn dim(&self, kind: TensorKind) -> u32 {
+        self.tensors_of(kind).map_or(0, |tensor| tensor.dim)
+    }
+
+    /// How the tensors of a kind are paged.
+    pub fn paging(&self, kind: TensorKind) -> Option<&PagingLayout> {
+        Some(&self.tensors_of(kind)?.paging)
+    }
+
+    /// Type of an element of a kind: the group's, or that of its scales.
+    pub fn dtype_of(&self, kind: TensorKind) -> Dtype {
+        match self.scales {
+            Some(Scales { dtype, .. }) if kind.is_scale() => dtype,
+            _ => self.dtype,
         }
     }
 
@@ -146,28 +94,68 @@ impl Geometry {
         self.heads.end - self.heads.start
     }
 
-    /// Where a layer's K or V begins; `None` for a layer of another rank.
+    /// Where a layer's tensor of a kind begins; `None` for a layer of another rank or a kind that the group does not have.
     pub fn tensor(&self, layer: u32, kind: TensorKind) -> Option<TensorBase> {
-        let index = layer.checked_sub(self.layers.start)? as usize;
-        let within = usize::from(kind == TensorKind::Value);
-        self.tensors.get(2 * index + within).copied()
+        let index = self.layers.position(layer)? as usize;
+        self.tensors_of(kind)?.bases.get(index).copied()
+    }
+
+    /// Whether the tensors of a kind do not depend on the token: scales per tensor or per head, one row for all blocks.
+    pub fn is_static(&self, kind: TensorKind) -> bool {
+        kind.is_static(self.scales.map(|scales| scales.granularity))
+    }
+
+    /// The heads of a kind's tensors that belong to `heads` of the model, counted from the rank's first: one stands for all where
+    /// scales are per tensor.
+    pub(crate) fn local_heads(&self, kind: TensorKind, heads: &Range<u32>) -> Range<u32> {
+        let [_, count, _] = self.shape(kind, 1, self.head_count(), 1);
+        if count < self.head_count() {
+            0..1
+        } else {
+            heads.start - self.heads.start..heads.end - self.heads.start
+        }
+    }
+
+    /// The rows of a section of `tokens`, and the blocks among `blocks` that hold them.
+    pub(crate) fn rows<'a>(&self, kind: TensorKind, tokens: &Range<u32>, blocks: &'a [u32]) -> Rows<'a> {
+        if self.is_static(kind) {
+            return Rows { rows: 0..1, per_block: 1, blocks: &[0] };
+        }
+        if kind == TensorKind::State {
+            let rows = tokens.start / self.block_tokens..tokens.end.div_ceil(self.block_tokens);
+            return Rows { rows, per_block: 1, blocks };
+        }
+        Rows { rows: tokens.clone(), per_block: self.block_tokens, blocks }
+    }
+
+    /// Bytes of an element.
+    pub(crate) fn element_bytes(&self, kind: TensorKind) -> u64 {
+        u64::from(self.dtype_of(kind).bytes())
+    }
+
+    /// Blocks, rows of a block, heads, elements of a head.
+    fn extents(&self, tensor: &TensorGeometry) -> [u32; 4] {
+        let [rows, heads, dim] = self.shape(tensor.kind, self.block_tokens, self.head_count(), tensor.dim);
+        [if self.is_static(tensor.kind) { 1 } else { self.blocks }, rows, heads, dim]
+    }
+
+    fn shape(&self, kind: TensorKind, rows: u32, heads: u32, dim: u32) -> [u32; 3] {
+        kind.shape(self.scales.map(|scales| scales.granularity), rows, heads, dim)
     }
 
     /// Bytes from the first to behind the last element of a tensor.
-    fn span(&self, kind: TensorKind) -> Result<u64> {
-        let elements =
-            self.paging(kind).span(self.blocks, self.block_tokens, self.head_count(), self.dim(kind))?;
+    fn span(&self, tensor: &TensorGeometry) -> Result<u64> {
+        let [blocks, rows, heads, dim] = self.extents(tensor);
+        let elements = tensor.paging.span(blocks, rows, heads, dim)?;
         elements
-            .checked_mul(u64::from(self.dtype.bytes()))
+            .checked_mul(self.element_bytes(tensor.kind))
             .ok_or_else(|| Error::invalid("a tensor of the geometry exceeds the address space"))
     }
 
     fn check_extents(&self) -> Result<()> {
         let extents = [
-            ("layers", self.layers.end.saturating_sub(self.layers.start)),
+            ("layers", self.layers.count()),
             ("heads", self.heads.end.saturating_sub(self.heads.start)),
-            ("key_dim", self.key_dim),
-            ("value_dim", self.value_dim),
             ("block_tokens", self.block_tokens),
             ("blocks", self.blocks),
         ];
@@ -178,75 +166,56 @@ impl Geometry {
             let Replica { index, count } = self.replica;
             return Err(Error::invalid(format!("geometry: replica {index} of {count}: indices start at 0")));
         }
-        let expected = 2 * u64::from(self.layers.end - self.layers.start);
-        if self.tensors.len() as u64 != expected {
+        Ok(())
+    }
+
+    fn check_kinds(&self) -> Result<()> {
+        let kinds: Vec<TensorKind> = self.kinds().collect();
+        if !TensorKind::are_a_group(&kinds, self.scales.is_some()) {
             return Err(Error::invalid(format!(
-                "geometry: {} tensor bases for layers {:?}: expected {expected}, a K and a V each",
-                self.tensors.len(),
+                "geometry: tensors {kinds:?} with scales {:?}: expected all kinds of one KV group in their order, each with its scales if there are some",
+                self.scales
+            )));
+        }
+        if let Some(scales) = self.scales.filter(|scales| !Scales::DTYPES.contains(&scales.dtype)) {
+            return Err(Error::invalid(format!("geometry: scales {scales}: expected f32 or bf16")));
+        }
+        for tensor in &self.tensors {
+            let TensorGeometry { kind, dim, .. } = tensor;
+            if *dim == 0 || kind.is_scale() && *dim != 1 {
+                return Err(Error::invalid(format!("geometry: heads of {dim} elements in {kind:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every tensor of a kind lies inside its region.
+    fn check_places(&self, tensor: &TensorGeometry) -> Result<()> {
+        let TensorGeometry { kind, bases, .. } = tensor;
+        if bases.len() as u64 != u64::from(self.layers.count()) {
+            return Err(Error::invalid(format!(
+                "geometry: {} bases of {kind:?} for layers {}: expected one each",
+                bases.len(),
                 self.layers
             )));
         }
-        Ok(())
-    }
-
-    /// Proves that the tensors of a region do not overlap: their extents are apart, or they interleave with one block stride and
-    /// their footprints within a block are apart.
-    fn check_disjoint(&self, region: usize, spans: [u64; 2]) -> Result<()> {
-        let mut tensors: Vec<(u64, u64, TensorKind)> = Vec::new();
-        for (index, tensor) in
-            self.tensors.iter().enumerate().filter(|(_, tensor)| tensor.region as usize == region)
-        {
-            tensors.push((tensor.offset, tensor.offset + spans[index % 2], TensorKind::BOTH[index % 2]));
-        }
-        tensors.sort_unstable();
-        // Tensors whose extents meet, directly or through others, must interleave; such groups are independent of each other.
-        let (mut first, mut reach) = (0, 0);
-        for index in 0..=tensors.len() {
-            let next = tensors.get(index);
-            if next.is_none_or(|(start, ..)| *start >= reach) {
-                self.check_interleaved(region, &tensors[first..index])?;
-                first = index;
+        let span = self.span(tensor)?;
+        for (layer, base) in self.layers.iter().zip(bases) {
+            let TensorBase { region, offset } = *base;
+            let len = self.regions.get(region as usize).ok_or_else(|| {
+                Error::invalid(format!(
+                    "{kind:?} of layer {layer} lies in region {region}, but there are {}",
+                    self.regions.len()
+                ))
+            })?;
+            if span.checked_add(offset).is_none_or(|end| end > *len) {
+                return Err(Error::invalid(format!(
+                    "{kind:?} of layer {layer} needs {span} bytes from offset {offset} of region {region}, which has {len} bytes"
+                )));
             }
-            reach = next.map_or(reach, |(_, end, _)| reach.max(*end));
         }
         Ok(())
     }
-
-    /// Proves that tensors whose extents meet take turns within the block stride.
-    fn check_interleaved(&self, region: usize, tensors: &[(u64, u64, TensorKind)]) -> Result<()> {
-        if tensors.len() < 2 {
-            return Ok(());
-        }
-        let overlap = || {
-            Error::invalid(format!(
-                "geometry: tensors of region {region} overlap, or interleave with different block strides"
-            ))
-        };
-        if self.key.block_stride != self.value.block_stride || self.key.block_stride == 0 {
-            return Err(overlap());
-        }
-        let bytes = u64::from(self.dtype.bytes());
-        let stride = self.key.block_stride * bytes;
-        let mut folded = Vec::new();
-        for &(offset, _, kind) in tensors {
-            for (start, len) in
-                self.paging(kind).block_footprint(self.block_tokens, self.head_count(), self.dim(kind))?
-            {
-                let (start, len) = ((offset + start * bytes) % stride, len * bytes);
-                let head = len.min(stride - start);
-                folded.push((start, head));
-                folded.push((0, len - head));
-            }
-        }
-        if disjoint(folded) { Ok(()) } else { Err(overlap()) }
-    }
-}
-
-/// Whether no two intervals `(start, len)` share a byte.
-fn disjoint(mut intervals: Vec<(u64, u64)>) -> bool {
-    intervals.retain(|(_, len)| *len > 0);
-    intervals.sort_unstable();
-    intervals.windows(2).all(|pair| matches!(pair, [(start, len), (next, _)] if start + len <= *next))
 }
 
 impl Deref for Geometry {

@@ -1,13 +1,14 @@
 //! The namespace: everything besides tokens that determines KV bytes, digested. Two engines share objects only if every component
 //! agrees; `components` and `differences` say which one does not.
 
+mod groups;
 mod slices;
 
-use std::ops::Range;
-
+pub use groups::{GroupRule, KvGroup, ScaleDirection, ScaleGranularity, Scales};
 pub use slices::{Slice, SliceTable};
 
 use crate::{Dtype, Error, InputDigest, NamespaceDigest, Result, RopePairing};
+use groups::{check_apart, joined};
 
 /// Version of the format that names, keys and objects belong to.
 pub const FORMAT_MAJOR: u16 = 1;
@@ -17,26 +18,6 @@ pub const DEFAULT_CHUNK_TOKENS: u32 = 256;
 
 /// Chunks are a multiple of this many tokens, which every engine's block size divides or is divided by.
 pub const CHUNK_TOKENS_MULTIPLE: u32 = 16;
-
-/// Tensors of the model that follow one rule. This version stores full attention.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct KvGroup {
-    /// Layers of the model that belong to the group.
-    pub layers: Range<u32>,
-    /// KV heads of each layer.
-    pub kv_heads: u32,
-    /// Elements of a head of K.
-    pub key_dim: u32,
-    /// Elements of a head of V.
-    pub value_dim: u32,
-}
-
-impl KvGroup {
-    /// All layers of a model with full attention, K and V heads of one size.
-    pub fn full_attention(layers: u32, kv_heads: u32, head_dim: u32) -> Self {
-        Self { layers: 0..layers, kv_heads, key_dim: head_dim, value_dim: head_dim }
-    }
-}
 
 /// What of a model determines its KV bytes.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,7 +36,7 @@ pub struct ModelIdentity {
     pub rope_theta: f64,
     /// Canonical text of the rope scaling; `none` if there is none.
     pub rope_scaling: String,
-    /// KV groups; this version takes exactly one.
+    /// KV groups: all of them, since a chunk of which one is missing is of no use.
     pub groups: Vec<KvGroup>,
 }
 
@@ -127,14 +108,19 @@ impl Namespace {
         &self.model
     }
 
-    /// The group of tensors that is stored.
+    /// One of the model's KV groups.
     pub fn group(&self, index: u32) -> Option<&KvGroup> {
         self.model.groups.get(index as usize)
     }
 
-    /// Exact flavour in which elements are stored.
+    /// Exact flavour in which elements are stored, unless a group has its own.
     pub fn dtype(&self) -> Dtype {
         self.dtype
+    }
+
+    /// Exact flavour in which the elements of a group are stored.
+    pub fn group_dtype(&self, index: u32) -> Option<Dtype> {
+        Some(self.group(index)?.dtype.unwrap_or(self.dtype))
     }
 
     /// Tokens of a full chunk.
@@ -214,8 +200,8 @@ impl NamespaceBuilder {
     /// Checks that everything agrees, and digests it.
     ///
     /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid) naming the component: chunk size, an unplannable parallelism, not exactly one KV group,
-    /// an empty extent, a theta that is no positive number.
+    /// [`Invalid`](crate::ErrorKind::Invalid) naming the component: chunk size, an unplannable parallelism, no KV group, one with
+    /// an empty extent, two that hold the same tensors, a theta that is no positive number.
     pub fn build(self) -> Result<Namespace> {
         if self.chunk_tokens == 0 || !self.chunk_tokens.is_multiple_of(CHUNK_TOKENS_MULTIPLE) {
             return Err(Error::invalid(format!(
@@ -229,15 +215,10 @@ impl NamespaceBuilder {
                 self.model.rope_theta
             )));
         }
-        let [group] = self.model.groups.as_slice() else {
-            return Err(Error::invalid(format!(
-                "{} KV groups: this version stores exactly one",
-                self.model.groups.len()
-            )));
-        };
-        if group.layers.is_empty() || group.kv_heads == 0 || group.key_dim == 0 || group.value_dim == 0 {
-            return Err(Error::invalid(format!("an extent of the KV group is empty: {group:?}")));
+        if self.model.groups.is_empty() {
+            return Err(Error::invalid("the model has no KV groups"));
         }
+        check_apart(&self.model.groups)?;
         let slices = SliceTable::plan(&self.model.groups, &self.tensor_parallel, &self.stage_starts)?;
         let components = components(&self, &slices);
         let digest = digest(&components);
@@ -267,7 +248,13 @@ fn components(parts: &NamespaceBuilder, slices: &SliceTable) -> Vec<Component> {
         shown: value.to_owned(),
     };
     let adapters = model.adapters.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let groups = model.groups.iter().map(describe_group).collect::<Vec<_>>().join(";");
+    let each = |text: fn(&KvGroup, Dtype) -> String| -> Vec<String> {
+        model.groups.iter().map(|group| text(group, parts.dtype)).collect()
+    };
+    let groups = each(|group, _| group.to_string()).join(";");
+    let dtypes = joined(&each(|group, default| group.dtype.unwrap_or(default).name().to_owned()));
+    let scales =
+        joined(&each(|group, _| group.scales.map_or("none".to_owned(), |scales| scales.to_string())));
     let slices = slices.slices().iter().map(describe_slice).collect::<Vec<_>>().join(";");
     let theta = Component {
         name: "rope-theta".to_owned(),
@@ -291,21 +278,12 @@ fn components(parts: &NamespaceBuilder, slices: &SliceTable) -> Vec<Component> {
         theta,
         text("rope-scaling", &model.rope_scaling),
         text("groups", &groups),
-        text("stored-dtype", parts.dtype.name()),
-        text("scales", "none"),
+        text("stored-dtype", &dtypes),
+        text("scales", &scales),
         text("chunk-tokens", &parts.chunk_tokens.to_string()),
         text("slices", &slices),
         tenant,
     ]
-}
-
-/// Canonical text of a group.
-fn describe_group(group: &KvGroup) -> String {
-    let KvGroup { layers, kv_heads, key_dim, value_dim } = group;
-    format!(
-        "full-attention:layers={}-{}:heads={kv_heads}:key-dim={key_dim}:value-dim={value_dim}",
-        layers.start, layers.end
-    )
 }
 
 /// Canonical text of a slice.

@@ -3,11 +3,13 @@
 
 #![deny(clippy::indexing_slicing)]
 
+use std::ops::Range;
+
 use super::layout::{MAX_OBJECT, alignment, header_len, section_bytes};
 use super::{MAGIC, ObjectHeader, ObjectIdentity, ObjectLayout, PRODUCER_BYTES, Section, encode, field};
 use crate::{
     Checksum, ChunkKey, Dtype, Error, ErrorKind, FORMAT_MAJOR, HEADER_PAGE, NamespaceDigest, Result,
-    RopePairing, Slice, TensorKind,
+    RopePairing, ScaleDirection, ScaleGranularity, Scales, Slice, TensorKind,
 };
 
 /// Required features that this version knows: none yet.
@@ -20,7 +22,8 @@ impl ObjectHeader {
     ///
     /// # Errors
     /// * [`NotKvObject`](ErrorKind::NotKvObject): another magic.
-    /// * [`Incompatible`](ErrorKind::Incompatible): another major version, an unknown required feature, dtype, or rope pairing.
+    /// * [`Incompatible`](ErrorKind::Incompatible): another major version, an unknown required feature, dtype, tensor kind, rope
+    ///   pairing, scale granularity or direction.
     /// * [`Truncated`](ErrorKind::Truncated): `bytes` ends before the header does, or the object has another length than it says.
     /// * [`Corrupt`](ErrorKind::Corrupt): the checksum or a rule of the format does not hold.
     pub fn decode(bytes: &[u8], object_len: u64) -> Result<Self> {
@@ -57,8 +60,16 @@ impl ObjectHeader {
                 "the object has {object_len} bytes, but its header says {announced}"
             )));
         }
-        let identity = header.identity()?;
-        let (layout, checksums) = header.table(&identity, object_len)?;
+        let mut identity = header.identity()?;
+        let form = header.scale_form()?;
+        let (layout, checksums) =
+            header.table(&identity, form.map(|(granularity, _)| granularity), object_len)?;
+        let scales = layout.sections.iter().find(|section| section.kind.is_scale());
+        identity.scales = form.zip(scales).map(|((granularity, direction), section)| Scales {
+            granularity,
+            direction,
+            dtype: section.dtype,
+        });
         let producer = header.producer()?;
         let decoded = Self { identity, layout, checksums, producer };
         header.verify_canonical(&decoded)?;
@@ -105,12 +116,6 @@ impl Fields<'_> {
         if flags & !(field::HAS_PARENT | field::IS_TAIL) != 0 {
             return Err(Error::corrupt(format!("unknown flags {flags:#06x}")));
         }
-        let scales = (self.u16(field::SCALE_GRANULARITY)?, self.u16(field::SCALE_DIRECTION)?);
-        if scales != (0, 0) {
-            return Err(Error::incompatible(format!(
-                "scale codes {scales:?}: this reader knows objects without scales"
-            )));
-        }
         let slice = Slice {
             group: self.u32(field::GROUP)?,
             layers: self.u32(field::LAYER_START)?..self.u32(field::LAYER_END)?,
@@ -127,6 +132,7 @@ impl Fields<'_> {
             slice_index: self.u32(field::SLICE)?,
             slice,
             rope: RopePairing::from_code(self.u16(field::ROPE)?)?,
+            scales: None, // their dtype is in the table
         };
         if identity.slice.layers.is_empty() || identity.slice.heads.is_empty() || identity.token_count == 0 {
             return Err(Error::corrupt("the object has no layers, no heads or no tokens"));
@@ -140,45 +146,59 @@ impl Fields<'_> {
         Ok(identity)
     }
 
-    /// The tensor table: exactly the sections that the identity implies, in order, aligned, without gaps but padding.
-    fn table(&self, identity: &ObjectIdentity, object_len: u64) -> Result<(ObjectLayout, Vec<u64>)> {
-        let tensors = u64::from(self.u32(field::TENSORS)?);
-        let slice = &identity.slice;
-        let expected = 2 * u64::from(slice.layers.end - slice.layers.start);
-        if tensors != expected || header_len(tensors) != self.0.len() as u64 {
-            return Err(Error::corrupt(format!(
-                "{tensors} sections in a header of {} bytes: expected {expected} for layers {:?}",
-                self.0.len(),
-                slice.layers
-            )));
+    /// Granularity and direction of the scales, `None` if there are none.
+    fn scale_form(&self) -> Result<Option<(ScaleGranularity, ScaleDirection)>> {
+        match (self.u16(field::SCALE_GRANULARITY)?, self.u16(field::SCALE_DIRECTION)?) {
+            (0, 0) => Ok(None),
+            (granularity, direction) => {
+                let known = |code: u16| (code != 0).then_some(code);
+                let granularity = known(granularity).map(ScaleGranularity::from_code).transpose()?;
+                let direction = known(direction).map(ScaleDirection::from_code).transpose()?;
+                granularity.zip(direction).map(Some).ok_or_else(|| {
+                    Error::corrupt("scale granularity and direction contradict each other: one is 0")
+                })
+            }
         }
+    }
+
+    /// The tensor table: whole layers in order, each with all kinds of one KV group in order, aligned, without gaps but padding.
+    fn table(
+        &self,
+        identity: &ObjectIdentity,
+        scales: Option<ScaleGranularity>,
+        object_len: u64,
+    ) -> Result<(ObjectLayout, Vec<u64>)> {
+        let tensors = u64::from(self.u32(field::TENSORS)?);
+        if tensors == 0 || header_len(tensors) != self.0.len() as u64 {
+            return Err(Error::corrupt(format!("{tensors} sections in a header of {} bytes", self.0.len())));
+        }
+        let slice = &identity.slice;
+        let heads = slice.heads.end - slice.heads.start;
         let alignment_field = self.u32(field::ALIGNMENT)?;
-        let order = slice.layers.clone().flat_map(|layer| TensorKind::BOTH.map(|kind| (layer, kind)));
         // The header is as long as its table, so these are bounded by the input.
-        let mut sections = Vec::with_capacity(self.0.len() / field::TENSOR_BYTES);
-        let mut checksums = Vec::with_capacity(self.0.len() / field::TENSOR_BYTES);
+        let count = usize::try_from(tensors).unwrap_or(0);
+        let mut sections: Vec<Section> = Vec::with_capacity(count);
+        let mut checksums = Vec::with_capacity(count);
         let mut next = self.0.len() as u64;
-        for ((layer, kind), at) in order.zip((field::TABLE..).step_by(field::TENSOR_BYTES)) {
+        for at in (field::TABLE..).step_by(field::TENSOR_BYTES).take(count) {
             let section = Section {
                 layer: self.u32(at)?,
-                kind,
+                kind: TensorKind::from_code(self.u16(at + 4)?)?,
                 dtype: Dtype::from_code(self.u16(at + 6)?)?,
                 shape: [self.u32(at + 8)?, self.u32(at + 12)?, self.u32(at + 16)?],
                 offset: self.u64(at + 24)?,
                 len: self.u64(at + 32)?,
             };
-            let heads = slice.heads.end - slice.heads.start;
-            let right = section.layer == layer
-                && self.u16(at + 4)? == kind.code()
-                && section.shape[0] == identity.token_count
-                && section.shape[1] == heads
+            let [.., dim] = section.shape;
+            let right = slice.layers.contains(&section.layer)
+                && section.shape == section.kind.shape(scales, identity.token_count, heads, dim)
                 && section_bytes(section.shape, section.dtype) == Some(section.len)
                 && section.len > 0
                 && section.offset == next
                 && section.len <= object_len.saturating_sub(next);
             if !right {
                 return Err(Error::corrupt(format!(
-                    "table entry {} is not {kind:?} of layer {layer} at {next}: {section:?}",
+                    "table entry {} is no section of the slice at {next}: {section:?}",
                     sections.len()
                 )));
             }
@@ -187,6 +207,7 @@ impl Fields<'_> {
             checksums.push(self.u64(at + 40)?);
             sections.push(section);
         }
+        verify_layers(&sections, &slice.layers, scales.is_some())?;
         let end = sections.last().map_or(0, |last| last.offset + last.len);
         if end != object_len {
             return Err(Error::corrupt(format!(
@@ -216,7 +237,7 @@ impl Fields<'_> {
         let bytes = encode::fixed_and_table(decoded);
         let minor_end = field::VERSION_MINOR + 2;
         let newer_minor = self.u16(field::VERSION_MINOR)? > super::FORMAT_MINOR;
-        let same = |range: std::ops::Range<usize>| self.0.get(range.clone()) == bytes.get(range);
+        let same = |range: Range<usize>| self.0.get(range.clone()) == bytes.get(range);
         let fixed = same(0..field::VERSION_MINOR) && same(minor_end..field::CONTENT_DIGEST);
         let table = same(field::TABLE..bytes.len());
         let zero = |from: usize, to: usize| {
@@ -236,6 +257,50 @@ impl Fields<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether the sections are those of whole layers from the first of the slice to its last, each with the same tensors: those of one
+/// KV group, with scales if the header announces some.
+fn verify_layers(sections: &[Section], layers: &Range<u32>, scaled: bool) -> Result<()> {
+    let first = sections.iter().take_while(|section| section.layer == layers.start).count();
+    let (of_a_layer, _) = sections.split_at_checked(first).unwrap_or_default();
+    let kinds: Vec<TensorKind> = of_a_layer.iter().map(|section| section.kind).collect();
+    if !TensorKind::are_a_group(&kinds, scaled) {
+        return Err(Error::corrupt(format!(
+            "layer {} has tensors {kinds:?}, which are no KV group {} scales",
+            layers.start,
+            if scaled { "with" } else { "without" }
+        )));
+    }
+    let dtype =
+        |scale| of_a_layer.iter().find(|section| section.kind.is_scale() == scale).map(|one| one.dtype);
+    let (elements, scales) = (dtype(false), dtype(true));
+    let uniform = of_a_layer
+        .iter()
+        .all(|section| Some(section.dtype) == if section.kind.is_scale() { scales } else { elements });
+    if !uniform || scales.is_some_and(|dtype| !Scales::DTYPES.contains(&dtype)) {
+        return Err(Error::corrupt(format!("the tensors of a layer mix dtypes: {of_a_layer:?}")));
+    }
+    let mut layer_before = None;
+    for (number, layer) in sections.chunks(first.max(1)).enumerate() {
+        let same = layer.len() == first
+            && layer
+                .iter()
+                .zip(of_a_layer)
+                .all(|(a, b)| (a.kind, a.dtype, a.shape) == (b.kind, b.dtype, b.shape));
+        let index = layer.first().map(|section| section.layer);
+        let whole = layer.iter().all(|section| Some(section.layer) == index);
+        if !(same && whole && index > layer_before) {
+            return Err(Error::corrupt(format!(
+                "the tensors of the slice's layer number {number} are not those of its first, or out of order"
+            )));
+        }
+        layer_before = index;
+    }
+    if layer_before.and_then(|last| last.checked_add(1)) != Some(layers.end) {
+        return Err(Error::corrupt(format!("the table does not end with the last layer of {layers:?}")));
+    }
+    Ok(())
 }
 
 fn short(needed: usize) -> Error {

@@ -1,7 +1,7 @@
 //! Header to bytes.
 
 use super::{FORMAT_MINOR, MAGIC, ObjectHeader, PRODUCER_BYTES, field};
-use crate::{Checksum, ContentDigest, Error, FORMAT_MAJOR, Result, TensorKind};
+use crate::{Checksum, ContentDigest, Error, FORMAT_MAJOR, Result};
 
 impl ObjectHeader {
     /// Writes the header into `into`, whose length is the layout's header length.
@@ -72,13 +72,16 @@ pub(super) fn fixed_and_table(header: &ObjectHeader) -> Vec<u8> {
     put(to, field::HEAD_START, &identity.slice.heads.start.to_le_bytes());
     put(to, field::HEAD_END, &identity.slice.heads.end.to_le_bytes());
     put(to, field::ROPE, &identity.rope.code().to_le_bytes());
+    let (granularity, direction) =
+        identity.scales.map_or((0, 0), |scales| (scales.granularity.code(), scales.direction.code()));
+    put(to, field::SCALE_GRANULARITY, &granularity.to_le_bytes());
+    put(to, field::SCALE_DIRECTION, &direction.to_le_bytes());
     put(to, field::FLAGS, &flags.to_le_bytes());
     for ((section, checksum), entry) in
         layout.sections.iter().zip(checksums).zip(bytes[field::TABLE..].chunks_exact_mut(field::TENSOR_BYTES))
     {
-        let kind: TensorKind = section.kind;
         put(entry, 0, &section.layer.to_le_bytes());
-        put(entry, 4, &kind.code().to_le_bytes());
+        put(entry, 4, &section.kind.code().to_le_bytes());
         put(entry, 6, &section.dtype.code().to_le_bytes());
         for (i, extent) in section.shape.iter().enumerate() {
             put(entry, 8 + 4 * i, &extent.to_le_bytes());

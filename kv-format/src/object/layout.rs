@@ -15,19 +15,19 @@ const LINE: u64 = 64;
 /// Longest object, in bytes, that layouts are computed for: far above any chunk, far below overflow.
 pub(super) const MAX_OBJECT: u64 = 1 << 48;
 
-/// Longest header that layouts are computed for: 10,000 layers.
+/// Longest header that layouts are computed for: 10,000 layers of K and V.
 const MAX_TENSORS: u32 = 20_000;
 
-/// One tensor of one layer: K or V as `[token][head][dim]`.
+/// One tensor of one layer as `[token][head][dim]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Section {
     /// Layer of the model.
     pub layer: u32,
-    /// K or V.
+    /// What it holds.
     pub kind: TensorKind,
     /// Type of an element.
     pub dtype: Dtype,
-    /// Tokens, heads, elements of a head.
+    /// Rows (tokens; 1 for a state and for static scales), heads, elements of a head.
     pub shape: [u32; 3],
     /// First byte in the object.
     pub offset: u64,
@@ -44,7 +44,7 @@ pub struct ObjectLayout {
     pub alignment: u32,
     /// Bytes of the object.
     pub object_len: u64,
-    /// Sections in order: by layer, K before V.
+    /// Sections in order: by layer, then by the number of the kind.
     pub sections: Vec<Section>,
 }
 
@@ -57,32 +57,40 @@ impl ObjectLayout {
         let group = namespace.group(slice.group).ok_or_else(|| {
             Error::invalid(format!("slice of KV group {}: the namespace has no such group", slice.group))
         })?;
-        let heads = slice.heads.end - slice.heads.start;
-        let bytes = |dim| section_bytes([token_count, heads, dim], namespace.dtype());
-        let (Some(key), Some(value)) = (bytes(group.key_dim), bytes(group.value_dim)) else {
+        let dtype = group.dtype.unwrap_or(namespace.dtype());
+        let heads = slice.heads.end.saturating_sub(slice.heads.start);
+        let granularity = group.scales.map(|scales| scales.granularity);
+        let mut tensors = Vec::with_capacity(4);
+        for (kind, dim) in group.tensors() {
+            let dtype =
+                group.scales.map_or(dtype, |scales| if kind.is_scale() { scales.dtype } else { dtype });
+            let shape = kind.shape(granularity, token_count, heads, dim);
+            let len = section_bytes(shape, dtype).ok_or_else(|| {
+                Error::invalid(format!(
+                    "a section of {token_count} tokens and {heads} heads exceeds 2^48 bytes"
+                ))
+            })?;
+            if len == 0 || token_count == 0 {
+                return Err(Error::invalid(format!(
+                    "an object of {token_count} tokens and {heads} heads would be empty"
+                )));
+            }
+            tensors.push((kind, dtype, shape, len));
+        }
+        let layers = group.layers.within(slice.layers.clone());
+        let count = tensors.len() as u64 * u64::from(layers.count());
+        if count == 0 || count > u64::from(MAX_TENSORS) {
             return Err(Error::invalid(format!(
-                "a section of {token_count} tokens and {heads} heads exceeds 2^48 bytes"
-            )));
-        };
-        if key == 0 || value == 0 {
-            return Err(Error::invalid(format!(
-                "an object of {token_count} tokens and {heads} heads would be empty"
+                "{count} sections in one object: expected 1 to {MAX_TENSORS}"
             )));
         }
-        let tensors = 2 * u64::from(slice.layers.end - slice.layers.start);
-        if tensors > u64::from(MAX_TENSORS) {
-            return Err(Error::invalid(format!("{tensors} sections in one object: at most {MAX_TENSORS}")));
-        }
-        let alignment = alignment(key.min(value));
-        let header_len = header_len(tensors);
+        let alignment = alignment(tensors.iter().map(|(.., len)| *len).min().unwrap_or(0));
+        let header_len = header_len(count);
         let mut offset = header_len;
-        let mut sections = Vec::with_capacity(usize::try_from(tensors).unwrap_or(0));
-        for layer in slice.layers.clone() {
-            for (kind, dim, len) in
-                [(TensorKind::Key, group.key_dim, key), (TensorKind::Value, group.value_dim, value)]
-            {
-                let shape = [token_count, heads, dim];
-                sections.push(Section { layer, kind, dtype: namespace.dtype(), shape, offset, len });
+        let mut sections = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
+        for layer in layers.iter() {
+            for &(kind, dtype, shape, len) in &tensors {
+                sections.push(Section { layer, kind, dtype, shape, offset, len });
                 offset = (offset + len).next_multiple_of(u64::from(alignment));
             }
         }

@@ -1,4 +1,4 @@
-//! The object: header pages, then payload sections in the order `[layer][K, V][token][head][dim]`.
+//! The object: header pages, then payload sections in the order `[layer][kind][token][head][dim]`.
 
 mod decode;
 mod encode;
@@ -6,7 +6,9 @@ mod layout;
 
 pub use layout::{ObjectLayout, Section};
 
-use crate::{Chunk, ChunkKey, ContentDigest, Error, Namespace, NamespaceDigest, Result, RopePairing, Slice};
+use crate::{
+    Chunk, ChunkKey, ContentDigest, Error, Namespace, NamespaceDigest, Result, RopePairing, Scales, Slice,
+};
 
 /// First bytes of every object. The high bit and the line ends show a transfer that took the object for text.
 pub const MAGIC: [u8; 8] = *b"\x89KVB\r\n\x1a\n";
@@ -81,6 +83,8 @@ pub struct ObjectIdentity {
     pub slice: Slice,
     /// Which elements of a head are rotated together.
     pub rope: RopePairing,
+    /// Scales that are stored with the elements.
+    pub scales: Option<Scales>,
 }
 
 impl ObjectIdentity {
@@ -104,6 +108,7 @@ impl ObjectIdentity {
             slice_index,
             slice: slice.clone(),
             rope: namespace.model().rope_pairing,
+            scales: namespace.group(slice.group).and_then(|group| group.scales),
         })
     }
 }
@@ -154,6 +159,11 @@ impl ObjectHeader {
         }
         if have.rope != want.rope {
             return differ("rope pairing", have.rope.name().to_owned(), want.rope.name().to_owned());
+        }
+        if have.scales != want.scales {
+            let shown =
+                |scales: Option<Scales>| scales.map_or("none".to_owned(), |scales| scales.to_string());
+            return differ("form of scales", shown(have.scales), shown(want.scales));
         }
         if self.layout != *layout {
             let first = self.layout.sections.iter().zip(&layout.sections).find(|(have, want)| have != want);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use kv_device::{Device, HostAllocation, HostDevice, HostDeviceOptions};
 use kv_format::{
-    Checksum, Dtype, Geometry, GeometryParts, InputDigest, KvGroup, ModelIdentity, Namespace, PagingLayout,
-    Replica, RopePairing, TensorBase,
+    AttentionParts, Checksum, Dtype, Geometry, InputDigest, KvGroup, ModelIdentity, Namespace, PagingLayout,
+    Replica, RopePairing, TensorBase, TensorKind,
 };
 use kv_pipeline::{Delivery, LoadRequest, Pipeline, Registered, SaveRequest};
 use kv_storage::KvStore;
@@ -181,8 +181,9 @@ impl Engine {
 
     /// Checksum of the sequence's KV in each region.
     fn digest(&self) -> Vec<u64> {
-        let geometry = self.registered.geometry();
-        let block = usize::try_from(geometry.key.block_stride).unwrap_or(usize::MAX).saturating_mul(ELEMENT);
+        let geometry = &self.registered.geometries()[0];
+        let stride = geometry.paging(TensorKind::Key).map_or(0, |paging| paging.block_stride);
+        let block = usize::try_from(stride).unwrap_or(usize::MAX).saturating_mul(ELEMENT);
         let of = |bytes: &[u8]| {
             let mut checksum = Checksum::new();
             for id in &self.blocks {
@@ -212,7 +213,7 @@ impl Engine {
 fn geometry(shape: Shape, blocks: u32) -> Result<Geometry> {
     let layout = PagingLayout::token_major(shape.block_tokens, shape.heads, DIM);
     let region = layout.block_stride * u64::from(blocks) * ELEMENT as u64;
-    Ok(Geometry::new(GeometryParts {
+    Ok(Geometry::new(AttentionParts {
         dtype: Dtype::Bf16,
         rope: RopePairing::RotateHalf,
         layers: 0..LAYERS,

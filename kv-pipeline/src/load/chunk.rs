@@ -194,7 +194,7 @@ impl LoadTask {
         if part.sections.is_empty() {
             return Ok(Delivered::default());
         }
-        let transfer = object.transfer(self.registered.geometry(), part)?;
+        let transfer = object.transfer(&self.registered, part)?;
         self.scatter(transfer, staging).await?;
         Ok(delivered(&self.core, object, part))
     }

@@ -14,6 +14,7 @@ use kv_format::Chunk;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
+use crate::blocks::SequenceBlocks;
 use crate::in_order::{Turns, side_by_side};
 use crate::limits::{Limits, Stop};
 use crate::operation::{Canceller, Operation};
@@ -60,13 +61,13 @@ impl Consumer {
     pub fn load(&self, registered: &Registered, request: LoadRequest<'_>) -> Result<Load> {
         let namespace = &self.core.namespace;
         let tail = request.handoff.and_then(|handoff| handoff.tail);
-        let sequence = (request.tokens, request.extras, request.blocks);
+        let sequence = (request.tokens, request.extras, &request.blocks);
         let chunks = planned_chunks(namespace, registered, sequence, |last| Some(last.key) == tail)?;
         let (progress, receiver) = watch::channel(Progress::default());
-        let layers = registered.geometry().layers.clone();
+        let layers = registered.layers();
         let (core, registered) = (Arc::clone(&self.core), registered.clone());
         let (blocks, policy, delivery, after) =
-            (request.blocks.to_vec(), request.policy, request.delivery, request.after);
+            (request.blocks.to_owned(), request.policy, request.delivery, request.after);
         let requested = u32::try_from(request.tokens.len()).unwrap_or(u32::MAX);
         let operation = Operation::start(&self.core.runtime, |cancelled| {
             let limits = Limits::new(&core.environment, request.timeout, core.device_grace, cancelled);
@@ -92,7 +93,7 @@ impl Consumer {
 }
 
 impl Load {
-    /// Waits for the next layer of the model whose K and V are in the engine's memory for every token that
+    /// Waits for the next layer of the model whose KV, of every group, is in the engine's memory for every token that
     /// [`finish`](Self::finish) will report; `None` when no more will come, be it that all have or that the load stopped early.
     ///
     /// # Errors
@@ -149,7 +150,7 @@ struct LoadTask {
     registered: Registered,
     chunks: Vec<Chunk>,
     requested: u32,
-    blocks: Vec<u32>,
+    blocks: SequenceBlocks,
     policy: LoadPolicy,
     delivery: Delivery,
     after: Option<Arc<dyn Fence>>,
@@ -219,7 +220,7 @@ impl LoadTask {
         count(&task.core.counters.tokens_loaded, u64::from(loaded.tokens));
         let complete = loaded.failures.is_empty();
         let refused = failed.is_some() || !complete && task.policy == LoadPolicy::Fail;
-        let ready_below = if refused { 0 } else { task.registered.geometry().layers.end };
+        let ready_below = if refused { 0 } else { task.registered.layers().end };
         task.progress.send_replace(Progress { ready_below, ended: true });
         if let Some(error) = failed {
             return Err(error);

@@ -170,7 +170,7 @@ impl Verifier {
         if part.sections.is_empty() {
             return Ok(Delivered::default());
         }
-        let transfer = self.object.transfer(registered.geometry(), part)?;
+        let transfer = self.object.transfer(registered, part)?;
         registered.memory().scatter_now(&transfer, buffer).map_err(Error::from)?;
         drop(ticket);
         Ok(delivered(core, &self.object, part))

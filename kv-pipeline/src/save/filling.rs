@@ -61,7 +61,7 @@ impl Filling {
             return Err(Error::new(ErrorKind::Cancelled, "the save has ended"));
         };
         if !part.sections.is_empty() {
-            let transfer = self.object.transfer(self.registered.geometry(), part)?;
+            let transfer = self.object.transfer(&self.registered, part)?;
             self.registered.memory().gather_now(&transfer, buffer)?;
         }
         drop(ticket);

@@ -11,6 +11,7 @@ use kv_device::parts::InFlight;
 use kv_format::{Chunk, ChunkKey};
 use tokio::task::JoinError;
 
+use crate::blocks::SequenceBlocks;
 use crate::in_order::{Turns, side_by_side};
 use crate::limits::Limits;
 use crate::operation::{Canceller, Operation};
@@ -61,10 +62,10 @@ impl Producer {
     /// given twice. Everything else is told by [`Save::finish`].
     pub fn save(&self, registered: &Registered, request: SaveRequest<'_>) -> Result<Save> {
         let namespace = &self.core.namespace;
-        let sequence = (request.tokens, request.extras, request.blocks);
+        let sequence = (request.tokens, request.extras, &request.blocks);
         let chunks = planned_chunks(namespace, registered, sequence, |_| request.tail)?;
         let (core, registered) = (Arc::clone(&self.core), registered.clone());
-        let (blocks, after, turns) = (request.blocks.to_vec(), request.after, Turns::new());
+        let (blocks, after, turns) = (request.blocks.to_owned(), request.after, Turns::new());
         let operation = Operation::start(&self.core.runtime, |cancelled| {
             let limits = Limits::new(&core.environment, request.timeout, core.device_grace, cancelled);
             let gate = InFlight::new();
@@ -109,7 +110,7 @@ struct SaveTask {
     core: Arc<Core>,
     registered: Registered,
     chunks: Vec<Chunk>,
-    blocks: Vec<u32>,
+    blocks: SequenceBlocks,
     after: Option<Arc<dyn Fence>>,
     limits: Limits,
     turns: Turns,
@@ -167,7 +168,8 @@ impl SaveTask {
         let (limits, turns) = (&self.limits, &self.turns);
         let slices = self.registered.slices();
         let (chunk, slice) = (&self.chunks[number / slices.len()], slices[number % slices.len()]);
-        let stored = if self.registered.geometry().replica.writes(chunk.index) {
+        let writes = self.registered.replica(&self.core.namespace, slice).writes(chunk.index);
+        let stored = if writes {
             self.save_object(number, chunk, slice).await.map(Some)
         } else {
             turns.wait(limits, number).await.map(|()| None).map_err(Error::from)

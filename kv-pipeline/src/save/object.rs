@@ -100,7 +100,7 @@ impl SaveTask {
         if part.sections.is_empty() {
             return Ok(staging);
         }
-        self.transfer(object.transfer(self.registered.geometry(), part)?, staging).await
+        self.transfer(object.transfer(&self.registered, part)?, staging).await
     }
 
     /// Waits until the engine lets its blocks be read.

@@ -59,7 +59,7 @@ fn paged(
     key: PagingLayout,
     value: PagingLayout,
 ) -> Geometry {
-    Geometry::new(GeometryParts {
+    Geometry::new(AttentionParts {
         dtype: Dtype::Bf16,
         rope: RopePairing::RotateHalf,
         layers: 0..LAYERS,
@@ -134,7 +134,7 @@ impl Rank {
 
     /// What the engine's memory is when it has the KV of `count` tokens, and the sentinel elsewhere.
     pub(crate) fn expected(&self, count: u32) -> Vec<Vec<u8>> {
-        filled(self.registered.geometry(), &self.blocks, count)
+        filled(&self.registered.geometries()[0], &self.blocks, count)
     }
 
     /// Computes the KV of `count` tokens, as an engine would.

@@ -1,7 +1,7 @@
 //! Where an element is in an engine's cache, as data for the pipeline. The engines' own formulas are not used.
 
 use anyhow::{Result, anyhow};
-use kv_format::{Geometry, GeometryParts, PagingLayout, Replica, TensorBase};
+use kv_format::{AttentionParts, Geometry, PagingLayout, Replica, TensorBase};
 
 use super::CacheDescription;
 use super::identity::{DTYPE, ROPE_PAIRING};
@@ -26,7 +26,7 @@ pub(super) fn geometry(cache: &CacheDescription, regions: Vec<u64>) -> Result<Ge
         }
     };
     let layers = u32::try_from(cache.layers)?;
-    Geometry::new(GeometryParts {
+    Geometry::new(AttentionParts {
         dtype: DTYPE,
         rope: ROPE_PAIRING,
         layers: 0..layers,

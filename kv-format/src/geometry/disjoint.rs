@@ -1,0 +1,103 @@
+//! Proof that no two tensors of a rank share a byte.
+
+use super::{Geometry, TensorGeometry};
+use crate::{Error, Result};
+
+/// One layer's tensor in a region.
+struct Placed<'a> {
+    start: u64,
+    end: u64,
+    geometry: &'a Geometry,
+    tensor: &'a TensorGeometry,
+}
+
+impl Placed<'_> {
+    /// Bytes from one block to the next, if the tensor has more than one.
+    fn block_stride(&self) -> Option<u64> {
+        let [blocks, ..] = self.geometry.extents(self.tensor);
+        (blocks > 1)
+            .then_some(self.tensor.paging.block_stride * self.geometry.element_bytes(self.tensor.kind))
+    }
+
+    /// Contiguous intervals (start in the region, bytes) of its first block.
+    fn footprint(&self) -> Result<Vec<(u64, u64)>> {
+        let bytes = self.geometry.element_bytes(self.tensor.kind);
+        let [_, rows, heads, dim] = self.geometry.extents(self.tensor);
+        let runs = self.tensor.paging.block_footprint(rows, heads, dim)?;
+        Ok(runs.into_iter().map(|(start, len)| (self.start + start * bytes, len * bytes)).collect())
+    }
+}
+
+/// Proves that no two tensors of these geometries, which have the same regions, share a byte: their extents are apart, or they
+/// interleave with one block stride and their footprints within a block are apart.
+pub(super) fn check(geometries: &[&Geometry]) -> Result<()> {
+    let regions = geometries.first().map_or(0, |first| first.regions.len());
+    let mut placed: Vec<Vec<Placed<'_>>> = (0..regions).map(|_| Vec::new()).collect();
+    for geometry in geometries {
+        for tensor in &geometry.tensors {
+            let span = geometry.span(tensor)?;
+            for base in &tensor.bases {
+                if let Some(region) = placed.get_mut(base.region as usize) {
+                    let (start, end) = (base.offset, base.offset.saturating_add(span));
+                    region.push(Placed { start, end, geometry, tensor });
+                }
+            }
+        }
+    }
+    for (region, tensors) in placed.iter_mut().enumerate() {
+        tensors.sort_unstable_by_key(|tensor| (tensor.start, tensor.end));
+        // Tensors whose extents meet, directly or through others, must interleave; such clusters are independent of each other.
+        let (mut first, mut reach) = (0, 0);
+        for index in 0..=tensors.len() {
+            let next = tensors.get(index);
+            if next.is_none_or(|next| next.start >= reach) {
+                check_interleaved(region, &tensors[first..index])?;
+                first = index;
+            }
+            reach = next.map_or(reach, |next| reach.max(next.end));
+        }
+    }
+    Ok(())
+}
+
+/// Proves that tensors whose extents meet take turns within the block stride. One that has a single block may lie in any block's gap:
+/// it is held against every block.
+fn check_interleaved(region: usize, tensors: &[Placed<'_>]) -> Result<()> {
+    if tensors.len() < 2 {
+        return Ok(());
+    }
+    let overlap = || {
+        Error::invalid(format!(
+            "geometry: tensors of region {region} overlap, or interleave with different block strides"
+        ))
+    };
+    let mut strides = tensors.iter().filter_map(Placed::block_stride);
+    let stride = strides.next();
+    if stride == Some(0) || strides.any(|other| Some(other) != stride) {
+        return Err(overlap());
+    }
+    let mut taken = Vec::new();
+    for tensor in tensors {
+        for (start, len) in tensor.footprint()? {
+            let Some(stride) = stride else {
+                taken.push((start, len));
+                continue;
+            };
+            if len > stride {
+                return Err(overlap());
+            }
+            let start = start % stride;
+            let head = len.min(stride - start);
+            taken.push((start, head));
+            taken.push((0, len - head));
+        }
+    }
+    if disjoint(taken) { Ok(()) } else { Err(overlap()) }
+}
+
+/// Whether no two intervals `(start, len)` share a byte.
+fn disjoint(mut intervals: Vec<(u64, u64)>) -> bool {
+    intervals.retain(|(_, len)| *len > 0);
+    intervals.sort_unstable();
+    intervals.windows(2).all(|pair| matches!(pair, [(start, len), (next, _)] if start + len <= *next))
+}
