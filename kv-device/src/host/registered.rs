@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use kv_format::kernels::{self, Destination};
 use kv_format::{SectionPlace, Transfer};
 use kv_memory::HostBuf;
 
 use super::Queues;
-use super::copy::{self, index};
 use super::directory::View;
 use crate::parts::{InFlight, TransferQueue, check_bounds, check_granularity};
 use crate::{DeviceRegion, RegisteredMemory, Result, TransferRequest};
@@ -97,12 +97,19 @@ impl RegisteredMemory for HostRegistered {
 fn gather_section(transfer: &Transfer, place: SectionPlace, view: &View, staging: &mut [u8]) {
     let memory = view.memory.read();
     let memory = &memory[view.offset..view.offset + view.len][index(place.device)..];
-    copy::gather(&transfer.plan, place.kind, memory, &mut staging[index(place.staging)..]);
+    let section = &mut staging[index(place.staging)..];
+    kernels::gather(&transfer.plan, place.kind, memory, section, Destination::Hot);
 }
 
 /// Locks the allocation for this section only, alone.
 fn scatter_section(transfer: &Transfer, place: SectionPlace, view: &View, staging: &mut [u8]) {
     let mut memory = view.memory.write();
     let memory = &mut memory[view.offset..view.offset + view.len][index(place.device)..];
-    copy::scatter(&transfer.plan, place.kind, &staging[index(place.staging)..], memory);
+    let section = &staging[index(place.staging)..];
+    kernels::scatter(&transfer.plan, place.kind, section, memory, Destination::Cold);
+}
+
+/// An offset inside a slice; one that no slice could have becomes the largest, which no slice has either.
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
 }
