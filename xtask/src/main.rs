@@ -15,6 +15,7 @@ mod demo;
 mod doc;
 mod model;
 mod processes;
+mod python;
 mod steps;
 mod table;
 mod tidy;
