@@ -13,6 +13,8 @@
 
 #[path = "../tests/mutations/mutator.rs"]
 mod mutator;
+#[path = "../tests/mutations/repair.rs"]
+mod repair;
 #[path = "../tests/mutations/valid.rs"]
 mod valid;
 

@@ -4,6 +4,7 @@
 
 mod allocations;
 mod mutator;
+mod repair;
 mod valid;
 
 use allocations::{Allocated, Counting, counted};
@@ -133,7 +134,7 @@ fn memory_is_bounded_by_the_header_where_it_is_a_megabyte() {
         if !right {
             let last = 320 + 48 * 17_999;
             input[last + 24] ^= 1;
-            mutator::repair(&mut input, true);
+            repair::repair(&mut input, true);
         }
         let (header, allocated) = counted(|| ObjectHeader::decode(&input, object.layout.object_len));
         assert_eq!(header.is_ok(), right);

@@ -1,8 +1,8 @@
 //! Seeded damage to valid objects: blind (bits, cuts, splices) and informed (edge values in fields, with the checksums made right
 //! again, as a hostile writer would). Shared by the mutated-input test and by `examples/interop.rs`.
 
+use super::repair::repair;
 use super::valid::Valid;
-use kv_format::Checksum;
 
 /// First byte and bytes of every field of the header that SPEC.md names, and of the reserved bytes.
 const HEADER: [(usize, usize); 28] = [
@@ -42,8 +42,6 @@ const ENTRY: [(usize, usize); 10] =
 
 const TABLE: usize = 320;
 const ENTRY_BYTES: usize = 48;
-const CHECKSUM: usize = 288;
-const DIGEST: usize = 192;
 
 /// Damaged bytes, which of the valid objects they were, and how they were damaged.
 pub(crate) struct Mutant {
@@ -177,25 +175,5 @@ impl Mutator {
         };
         value.copy_from_slice(&new.to_le_bytes()[..len]);
         value
-    }
-}
-
-/// Makes the header's checksum right for what stands there now, and the content digest before it if asked to.
-pub(crate) fn repair(bytes: &mut [u8], digest: bool) {
-    if bytes.len() < TABLE {
-        return;
-    }
-    let field = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
-    let (header_len, sections) = (field(12), field(44));
-    let table_end = TABLE.saturating_add(sections.saturating_mul(ENTRY_BYTES));
-    if digest && table_end <= bytes.len() {
-        let covered = [&bytes[48..DIGEST], &bytes[TABLE..table_end]].concat();
-        let digest = blake3::derive_key("kvbridge 2026-11 content v1", &covered);
-        bytes[DIGEST..DIGEST + 32].copy_from_slice(&digest);
-    }
-    if (TABLE..=bytes.len()).contains(&header_len) {
-        bytes[CHECKSUM..CHECKSUM + 8].fill(0);
-        let checksum = Checksum::of(&bytes[..header_len]);
-        bytes[CHECKSUM..CHECKSUM + 8].copy_from_slice(&checksum.to_le_bytes());
     }
 }
