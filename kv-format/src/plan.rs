@@ -9,6 +9,9 @@ use std::sync::Arc;
 use crate::geometry::Rows;
 use crate::{Axis, Error, Geometry, Result, Split, TensorGeometry, TensorKind};
 
+/// Most elements of a section: those of the longest object, 2^48 bytes.
+const MOST_ELEMENTS: u64 = 1 << 48;
+
 /// One dim of a nest: how often it repeats, and how far each repetition steps, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NestDim {
@@ -80,7 +83,8 @@ impl LayerPlan {
     /// Plans `tokens` of a sequence whose `i`-th block of tokens is in block `blocks[i]`, for `heads` of the model.
     ///
     /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid) for no tokens, heads of another rank, a block id out of range, or too few block ids.
+    /// [`Invalid`](crate::ErrorKind::Invalid) for no tokens, heads of another rank, a block id out of range, too few
+    /// block ids, or a section of more than 2^48 elements.
     pub fn new(geometry: &Geometry, blocks: &[u32], tokens: Range<u32>, heads: Range<u32>) -> Result<Self> {
         if heads.start < geometry.heads.start || heads.end > geometry.heads.end || heads.is_empty() {
             return Err(Error::invalid(format!(
@@ -104,6 +108,16 @@ impl LayerPlan {
                 "block id {id}: the geometry has {} blocks",
                 geometry.blocks
             )));
+        }
+        for tensor in &geometry.tensors {
+            // Blocks may be named again and again, so that a section may be longer than the engine's memory.
+            let per_token = u64::from(heads.end - heads.start) * u64::from(tensor.dim);
+            let elements = per_token.checked_mul(u64::from(tokens.end - tokens.start));
+            if elements.is_none_or(|elements| elements > MOST_ELEMENTS) {
+                return Err(Error::invalid(format!(
+                    "a section of tokens {tokens:?} and heads {heads:?} exceeds {MOST_ELEMENTS} elements"
+                )));
+            }
         }
         let plan = |tensor: &TensorGeometry| {
             let rows = geometry.rows(tensor.kind, &tokens, blocks);

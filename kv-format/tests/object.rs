@@ -158,7 +158,9 @@ fn other_versions_and_forged_fields_are_told_apart() {
     // A newer minor version is read, and may use bytes that this one reserves.
     let newer = forged(&header, |b| (b[10], b[300]) = (7, 1));
     assert_eq!(ObjectHeader::decode(&newer, len).unwrap(), header);
-    let corrupt: [(&str, usize, u8); 13] = [
+    let corrupt: [(&str, usize, u8); 15] = [
+        ("producer that is not UTF-8", 224, 0xFF),
+        ("byte behind the producer's text", 224 + 63, b'x'),
         ("reserved byte", 300, 1),
         ("byte behind the table", 4000, 1),
         ("payload offset", 33, 0x20),

@@ -1,7 +1,8 @@
 //! `cargo xtask`: the project's own commands, in Rust so that a fresh machine needs nothing but a toolchain.
 //!
 //! `demo` shows the library at work, `test` checks the whole workspace, `tidy` keeps the rules that no compiler keeps, `doc` builds
-//! the documentation as docs.rs does, `bench` measures save and load beside what the machine can do.
+//! the documentation as docs.rs does, `bench` measures save and load beside what the machine can do, `fuzz` and `mutants` look for
+//! what the tests have missed.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -13,8 +14,11 @@
 mod bench;
 mod demo;
 mod doc;
+mod fuzz;
 mod model;
+mod mutants;
 mod processes;
+mod python;
 mod steps;
 mod table;
 mod tidy;
@@ -42,6 +46,8 @@ enum Command {
     Test(steps::Options),
     Tidy(tidy::Options),
     Doc(doc::Options),
+    Fuzz(fuzz::Options),
+    Mutants(mutants::Options),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +57,8 @@ fn main() -> ExitCode {
         Command::Test(options) => steps::run(&options),
         Command::Tidy(options) => tidy::command(&options),
         Command::Doc(options) => doc::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
+        Command::Mutants(options) => mutants::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

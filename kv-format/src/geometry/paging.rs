@@ -3,6 +3,13 @@
 
 use crate::{Error, Result};
 
+/// Most elements that a tensor spans, and longest stride of any dim, of one too: far above any memory, and far enough below overflow
+/// that plans multiply freely.
+const MOST_ELEMENTS: u64 = 1 << 56;
+
+/// Most pieces of a block's footprint, when tensors that interleave are proved to be apart.
+const MOST_PIECES: usize = 1 << 20;
+
 /// How an index of one dim becomes an offset in elements.
 ///
 /// Unsplit, index `i` lies at `i * stride`. Split by `inner`, it lies at `(i / inner) * outer_stride + (i % inner) * stride`:
@@ -127,6 +134,11 @@ impl PagingLayout {
             if starts.len() == 1 && stride == len {
                 len *= u64::from(count);
             } else {
+                if starts.len().saturating_mul(count as usize) > MOST_PIECES {
+                    return Err(Error::invalid(format!(
+                        "a block has more than {MOST_PIECES} pieces between those of other tensors: give the tensors regions of their own"
+                    )));
+                }
                 starts =
                     (0..count).flat_map(|i| starts.iter().map(move |s| s + u64::from(i) * stride)).collect();
             }
@@ -160,6 +172,10 @@ impl PagingLayout {
 /// Span of nested dims in elements; an error if two indices could share an element.
 fn nested_span(dims: &mut [(u64, u32)]) -> Result<u64> {
     dims.sort_unstable();
+    let too_long = |what: String| Error::invalid(format!("{what} exceeds {MOST_ELEMENTS} elements"));
+    if let Some((stride, count)) = dims.last().filter(|(stride, _)| *stride > MOST_ELEMENTS) {
+        return Err(too_long(format!("the stride {stride} of a dim of {count}")));
+    }
     let mut span: u64 = 1;
     for &(stride, count) in dims.iter().filter(|(_, count)| *count > 1) {
         if stride < span {
@@ -167,10 +183,11 @@ fn nested_span(dims: &mut [(u64, u32)]) -> Result<u64> {
                 "two elements of the paging layout would share an address: a dim of {count} steps by {stride} elements over a span of {span}"
             )));
         }
-        span =
-            stride.checked_mul(u64::from(count - 1)).and_then(|reach| reach.checked_add(span)).ok_or_else(
-                || Error::invalid(format!("a dim of {count} with stride {stride} exceeds the address space")),
-            )?;
+        span = stride
+            .checked_mul(u64::from(count - 1))
+            .and_then(|reach| reach.checked_add(span))
+            .filter(|span| *span <= MOST_ELEMENTS)
+            .ok_or_else(|| too_long(format!("a dim of {count} with stride {stride}")))?;
     }
     Ok(span)
 }

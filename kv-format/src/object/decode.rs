@@ -225,10 +225,14 @@ impl Fields<'_> {
         Ok((ObjectLayout { header_len, alignment: alignment_field, object_len, sections }, checksums))
     }
 
+    /// UTF-8 and then nothing but zeros: what the writer wrote, so that no bytes hide behind the text.
     fn producer(&self) -> Result<String> {
         let bytes: [u8; PRODUCER_BYTES] = self.array(field::PRODUCER)?;
-        let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-        Ok(String::from_utf8_lossy(text).into_owned())
+        let text = std::str::from_utf8(&bytes).map(|text| text.trim_end_matches('\0'));
+        text.ok()
+            .filter(|text| !text.contains('\0'))
+            .map(str::to_owned)
+            .ok_or_else(|| Error::corrupt("the producer is not UTF-8 padded with zeros"))
     }
 
     /// Every field has one encoding: what was decoded encodes to the bytes that were read, and the content digest is its own.

@@ -3,6 +3,7 @@
 mod checks;
 mod features;
 mod instructions;
+mod interop;
 
 use crate::processes::{Interrupted, Processes, Stdout};
 use crate::table::Table;
@@ -53,7 +54,7 @@ struct Step {
     run: fn(&Bench) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step::plain("fmt", "rustfmt changes nothing", checks::fmt),
     Step::plain("clippy", "no lint fires in any crate, test or example", checks::clippy),
     Step::plain("tests", "all tests, by cargo-nextest where it is installed", checks::tests),
@@ -67,6 +68,13 @@ const STEPS: [Step; 10] = [
         optional: true,
         dear: false,
         run: checks::deny,
+    },
+    Step {
+        name: "interop",
+        about: "Python reads and writes the same objects from the specification alone (needs python3-pip and the network)",
+        optional: true,
+        dear: false,
+        run: interop::run,
     },
     Step {
         name: "instructions",
@@ -219,7 +227,7 @@ mod tests {
         assert_eq!(optional_step_named("model").unwrap().name, "model");
         assert_eq!(
             optional_step_named("fmt").unwrap_err(),
-            "the optional steps are deny, instructions, model"
+            "the optional steps are deny, interop, instructions, model"
         );
         assert!(optional_step_named("gpu").is_err());
     }

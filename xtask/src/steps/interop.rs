@@ -1,0 +1,107 @@
+//! The format without Rust: `kv-format/interop/kv_object.py` reads what Rust writes and writes what Rust reads, and both refuse the
+//! same damage. What each says is then made wrong in one place, to show that the comparison can fail.
+
+use super::checks::cargo_with;
+use super::{Bench, Outcome};
+use crate::python::{self, Unavailable};
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What the reader and writer imports.
+const PACKAGES: [&str; 2] = ["numpy==2.2.6", "blake3==1.0.8"];
+
+/// A specification that needs more lines than this to be read and written is not portable.
+const LINES: usize = 200;
+
+pub(super) fn run(bench: &Bench) -> Result<Outcome> {
+    let script = bench.root.join("kv-format/interop/kv_object.py");
+    let lines = fs::read_to_string(&script).with_context(|| format!("{}", script.display()))?.lines().count();
+    if lines > LINES {
+        return Ok(Outcome::Failed(format!("{} has {lines} lines, at most {LINES}", script.display())));
+    }
+    let modules = match python::packages(&bench.processes, &bench.metadata.target_directory, &PACKAGES) {
+        Ok(path) => path,
+        Err(error) if error.is::<Unavailable>() => return Ok(Outcome::Skipped(error.to_string())),
+        Err(error) => return Err(error),
+    };
+    let folder = tempfile::tempdir_in(&bench.metadata.target_directory)?;
+    let sides = Sides { bench, script, modules, folder: folder.path() };
+    if !(sides.rust("write")? && sides.python()? && sides.rust("compare")?) {
+        return Ok(Outcome::Failed("Rust and Python differ: the first difference is above".into()));
+    }
+    println!("   each of the next runs must fail");
+    let listing = folder.path().join("cases.json");
+    let cases: Value = serde_json::from_slice(&fs::read(&listing)?)?;
+    let first = |field: &str| cases.pointer("/cases/0").and_then(|case| case.get(field));
+    let kv =
+        folder.path().join(first("name").and_then(Value::as_str).context("no case")?).with_extension("kv");
+    let lies: [(&str, &Path, Vec<u8>); 3] = [
+        ("another token", &listing, changed(&cases, "/cases/0/tokens/0", 1.into())?),
+        ("another verdict", &listing, changed(&cases, "/damaged/0/1", "incomparable".into())?),
+        ("another byte of KV", &kv, flipped(&kv)?),
+    ];
+    for (what, path, wrong) in lies {
+        let right = fs::read(path)?;
+        fs::write(path, wrong)?;
+        if sides.python()? {
+            return Ok(Outcome::Failed(format!("Python noticed nothing of {what}")));
+        }
+        fs::write(path, right)?;
+    }
+    let theirs = a_file_below(&folder.path().join("python"))?;
+    fs::write(&theirs, flipped(&theirs)?)?;
+    if sides.rust("compare")? {
+        return Ok(Outcome::Failed(format!("Rust noticed nothing of another byte in {}", theirs.display())));
+    }
+    Ok(Outcome::Passed)
+}
+
+/// The two programs and the folder that they share.
+struct Sides<'a> {
+    bench: &'a Bench,
+    script: PathBuf,
+    modules: PathBuf,
+    folder: &'a Path,
+}
+
+impl Sides<'_> {
+    fn rust(&self, command: &str) -> Result<bool> {
+        let example =
+            ["run", "--quiet", "-p", "kv-format", "--features", "reference", "--example", "interop"];
+        let mut cargo = cargo_with(&example);
+        self.bench.run(cargo.args(["--", command]).arg(self.folder).env("RUST_BACKTRACE", "0"))
+    }
+
+    fn python(&self) -> Result<bool> {
+        let mut command = python::python(&[]);
+        command.arg(&self.script).arg(self.folder).arg(self.bench.root.join("kv-format/tests/golden/v1"));
+        self.bench.run(command.env("PYTHONPATH", &self.modules).env("PYTHONDONTWRITEBYTECODE", "1"))
+    }
+}
+
+/// The listing with another value at `pointer`.
+fn changed(listing: &Value, pointer: &str, value: Value) -> Result<Vec<u8>> {
+    let mut listing = listing.clone();
+    let place = listing.pointer_mut(pointer).with_context(|| format!("cases.json has no {pointer}"))?;
+    if *place == value {
+        bail!("{pointer} is {value} already");
+    }
+    *place = value;
+    Ok(serde_json::to_vec(&listing)?)
+}
+
+/// The file's bytes with the last one changed.
+fn flipped(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    *bytes.last_mut().with_context(|| format!("{} is empty", path.display()))? ^= 1;
+    Ok(bytes)
+}
+
+/// Any file below a folder.
+fn a_file_below(folder: &Path) -> Result<PathBuf> {
+    let first =
+        fs::read_dir(folder)?.next().with_context(|| format!("{} is empty", folder.display()))??.path();
+    if first.is_dir() { a_file_below(&first) } else { Ok(first) }
+}
