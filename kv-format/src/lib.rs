@@ -14,6 +14,7 @@
 //! * [`kernels`]: the copies that a plan describes, at the speed of memory, with the checksum taken on the way.
 //! * [`convert`]: the naive element-by-element conversion, oracle for everything faster.
 //! * [`flavour`]: one FP8 flavour into another, by exact rules for codes and scales, lossy only by name.
+//! * [`explain()`]: what a key is made of, and the first thing in which two sequences differ.
 //!
 //! It does no I/O, has no async code and allocates nothing that its input does not warrant. `unsafe` is forbidden in all that parses;
 //! only the vector loads and stores of the kernels have any.
@@ -167,6 +168,8 @@ mod digest;
 mod dtype;
 #[forbid(unsafe_code)]
 mod error;
+#[forbid(unsafe_code)]
+mod explain;
 pub mod flavour;
 #[forbid(unsafe_code)]
 mod geometry;
@@ -193,6 +196,7 @@ pub use checksum::Checksum;
 pub use digest::{ChunkKey, ContentDigest, InputDigest, NamespaceDigest};
 pub use dtype::{Dtype, RopePairing};
 pub use error::{Error, ErrorKind, Result};
+pub use explain::{ChunkExplanation, Comparison, Explanation, SequenceDifference, explain};
 pub use geometry::{
     AttentionParts, Axis, Geometry, GeometryParts, PagingLayout, Replica, Split, TensorBase, TensorGeometry,
 };
