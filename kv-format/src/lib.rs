@@ -15,6 +15,7 @@
 //! * [`convert`]: the naive element-by-element conversion, oracle for everything faster.
 //! * [`flavour`]: one FP8 flavour into another, by exact rules for codes and scales, lossy only by name.
 //! * [`explain()`]: what a key is made of, and the first thing in which two sequences differ.
+//! * [`lmcache`]: the chain of hashes that LMCache uses, as a key scheme of its own.
 //!
 //! It does no I/O, has no async code and allocates nothing that its input does not warrant. `unsafe` is forbidden in all that parses;
 //! only the vector loads and stores of the kernels have any.
@@ -180,6 +181,8 @@ mod key;
 mod kind;
 #[forbid(unsafe_code)]
 mod layers;
+#[forbid(unsafe_code)]
+pub mod lmcache;
 #[forbid(unsafe_code)]
 mod name;
 #[forbid(unsafe_code)]
