@@ -56,6 +56,11 @@ digest_type!(
     InputDigest
 );
 
+digest_type!(
+    /// A link of LMCache's chain of chunk hashes; see [`lmcache`](crate::lmcache). Not a [`ChunkKey`].
+    LmcacheHash
+);
+
 /// 64 lower-case hexadecimal digits as bytes.
 fn parse_hex(text: &str) -> Option<[u8; 32]> {
     let digits = text.as_bytes();

@@ -15,6 +15,8 @@ pub enum ErrorKind {
     Corrupt,
     /// A valid object of another version, model, dtype, slice or token range: a miss with this reason; never converted by guess.
     Incompatible,
+    /// A conversion would change values and the caller has not permitted that by name: permit it, or treat it as a miss.
+    Lossy,
     /// A description that the caller gave (geometry, namespace, slice table, block ids) contradicts itself: a mistake to mend.
     Invalid,
 }

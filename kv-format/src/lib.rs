@@ -13,6 +13,9 @@
 //!   sections.
 //! * [`kernels`]: the copies that a plan describes, at the speed of memory, with the checksum taken on the way.
 //! * [`convert`]: the naive element-by-element conversion, oracle for everything faster.
+//! * [`flavour`]: one FP8 flavour into another, by exact rules for codes and scales, lossy only by name.
+//! * [`explain()`]: what a key is made of, and the first thing in which two sequences differ.
+//! * [`lmcache`]: the chain of hashes that LMCache uses, as a key scheme of its own.
 //!
 //! It does no I/O, has no async code and allocates nothing that its input does not warrant. `unsafe` is forbidden in all that parses;
 //! only the vector loads and stores of the kernels have any.
@@ -23,7 +26,8 @@
 //!   its writer and there is one right layout: that is what lets engines which know nothing of each other share, and deduplicate.
 //! * **Not a key scheme for one engine.** Hashes over block ids, Python objects or a rank's number miss across engines; keys here
 //!   are digests of tokens and of a [`Namespace`] that two sides can compare.
-//! * **Not a converter of values.** Order is converted, numbers are not: a flavour of FP8 that the reader does not have is a miss.
+//! * **Not a converter of values.** Order is converted, numbers are not: a flavour of FP8 that the reader does not have is a miss,
+//!   unless it recodes ([`flavour`]), which is exact or refused or counted.
 //!
 //! A model's KV is one or several [`KvGroup`]s: full attention, sliding window, MLA latents, a sparse index, recurrent state. Each is
 //! stored as bf16, f16, f32 or any 8-bit flavour, bit for bit, with its [`Scales`] as sections of their own.
@@ -166,6 +170,9 @@ mod dtype;
 #[forbid(unsafe_code)]
 mod error;
 #[forbid(unsafe_code)]
+mod explain;
+pub mod flavour;
+#[forbid(unsafe_code)]
 mod geometry;
 pub mod kernels;
 #[forbid(unsafe_code)]
@@ -174,6 +181,8 @@ mod key;
 mod kind;
 #[forbid(unsafe_code)]
 mod layers;
+#[forbid(unsafe_code)]
+pub mod lmcache;
 #[forbid(unsafe_code)]
 mod name;
 #[forbid(unsafe_code)]
@@ -190,6 +199,7 @@ pub use checksum::Checksum;
 pub use digest::{ChunkKey, ContentDigest, InputDigest, NamespaceDigest};
 pub use dtype::{Dtype, RopePairing};
 pub use error::{Error, ErrorKind, Result};
+pub use explain::{ChunkExplanation, Comparison, Explanation, SequenceDifference, explain};
 pub use geometry::{
     AttentionParts, Axis, Geometry, GeometryParts, PagingLayout, Replica, Split, TensorBase, TensorGeometry,
 };

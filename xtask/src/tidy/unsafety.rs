@@ -12,6 +12,14 @@ const ALLOWED: &[(&str, &str)] = &[
         "plain copies to compare with: a string instruction, stores past the cache",
     ),
     ("kv-format/tests/mutations/allocations.rs", "counts what the system's allocator is asked for"),
+    (
+        "kv-format/src/flavour/simd.rs",
+        "vector loads and stores, and calls of functions that need a CPU feature",
+    ),
+    (
+        "kv-format/benches/flavour/plain.rs",
+        "copies to compare with: rep movsb, non-temporal stores, huge pages",
+    ),
     ("kv-memory/src/mapping.rs", "maps and unmaps host memory and hands out slices of it"),
     ("kv-memory/src/buffer.rs", "an owned buffer is a slice of its region"),
     ("kv-memory/src/pool.rs", "computes where a part of the region begins"),
