@@ -11,9 +11,11 @@
 //!   `[layer][kind][token][head][dim]`, each with a CRC-64/NVME.
 //! * [`Geometry`]: where an element is in an engine's paged memory, as data; [`LayerPlan`]: the strided runs between that memory and
 //!   sections.
+//! * [`kernels`]: the copies that a plan describes, at the speed of memory, with the checksum taken on the way.
 //! * [`convert`]: the naive element-by-element conversion, oracle for everything faster.
 //!
-//! It does no I/O, has no async code and allocates nothing that its input does not warrant. `unsafe` is forbidden.
+//! It does no I/O, has no async code and allocates nothing that its input does not warrant. `unsafe` is forbidden in all that parses;
+//! only the vector loads and stores of the kernels have any.
 //!
 //! # What it is not
 //!
@@ -150,21 +152,35 @@
 //! # Features
 //!
 //! * `reference`: a model's KV of which every element is known, and random geometries, for tests: ours and yours.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[forbid(unsafe_code)]
 mod checksum;
+#[forbid(unsafe_code)]
 pub mod convert;
+#[forbid(unsafe_code)]
 mod digest;
+#[forbid(unsafe_code)]
 mod dtype;
+#[forbid(unsafe_code)]
 mod error;
+#[forbid(unsafe_code)]
 mod geometry;
+pub mod kernels;
+#[forbid(unsafe_code)]
 mod key;
+#[forbid(unsafe_code)]
 mod kind;
+#[forbid(unsafe_code)]
 mod layers;
+#[forbid(unsafe_code)]
 mod name;
+#[forbid(unsafe_code)]
 mod namespace;
+#[forbid(unsafe_code)]
 mod object;
+#[forbid(unsafe_code)]
 mod plan;
 #[cfg(feature = "reference")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reference")))]

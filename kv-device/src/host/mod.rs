@@ -1,7 +1,6 @@
 //! A device that stands in for an accelerator on a host without one.
 
 mod allocation;
-mod copy;
 mod directory;
 mod fence;
 mod memory;

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use kv_format::Transfer;
+use kv_format::kernels::{self, Destination};
 use kv_memory::HostBuf;
 
 use super::Queues;
-use super::copy::{self, index};
 use super::directory::View;
 use crate::parts::{InFlight, TransferQueue, check_bounds, check_granularity};
 use crate::{DeviceRegion, Granularity, RegisteredMemory, Result, TransferRequest};
@@ -138,7 +138,8 @@ fn gather(transfer: &Transfer, views: &[View], staging: &mut [u8]) {
         let view = &views[place.region as usize];
         let memory = view.memory.read();
         let memory = &memory[view.offset..view.offset + view.len][index(place.device)..];
-        copy::gather(&transfer.plan, place.kind, memory, &mut staging[index(place.staging)..]);
+        let section = &mut staging[index(place.staging)..];
+        kernels::gather(&transfer.plan, place.kind, memory, section, Destination::Hot);
     }
 }
 
@@ -148,6 +149,12 @@ fn scatter(transfer: &Transfer, views: &[View], staging: &[u8]) {
         let view = &views[place.region as usize];
         let mut memory = view.memory.write();
         let memory = &mut memory[view.offset..view.offset + view.len][index(place.device)..];
-        copy::scatter(&transfer.plan, place.kind, &staging[index(place.staging)..], memory);
+        let section = &staging[index(place.staging)..];
+        kernels::scatter(&transfer.plan, place.kind, section, memory, Destination::Cold);
     }
+}
+
+/// An offset inside a slice; one that no slice could have becomes the largest, which no slice has either.
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
 }
