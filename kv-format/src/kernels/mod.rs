@@ -11,6 +11,7 @@
 //! Scattered blocks are bound by the latency of the first access to each, not by instructions: while one block is moved, the next
 //! one is fetched into the cache line by line, and one line of a block further on is touched so that its address is translated.
 
+mod ahead;
 mod portable;
 mod steps;
 #[cfg(test)]
@@ -18,15 +19,12 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use steps::{Call, Side, Steps, index};
+use ahead::Ahead;
+use steps::{PANEL, Side, Steps, index};
+
+use std::ops::Range;
 
 use crate::{Checksum, Error, LayerPlan, Result, StridedRun, TensorKind};
-
-/// Runs ahead of the current one whose first line is touched.
-const TOUCHED: usize = 4;
-
-/// Bytes that are gathered before their checksum is taken: they are then still in the first-level cache.
-const TILE: usize = 16 << 10;
 
 /// Where moved bytes should end up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -162,7 +160,7 @@ impl Kernels {
         section: &mut [u8],
         destination: Destination,
     ) {
-        self.move_runs(plan, kind, Side::Device, memory, section, destination, |_, _| {});
+        self.move_runs(plan, kind, Side::Device, memory, section, destination, &mut ());
     }
 
     /// As the function [`gather_with_checksum`].
@@ -178,15 +176,10 @@ impl Kernels {
     ) -> u64 {
         let len = index(plan.section_bytes(kind));
         let complete = complete_after(plan.runs(kind), len);
-        let (mut checksum, mut taken) = (Checksum::new(), 0);
-        self.move_runs(plan, kind, Side::Device, memory, section, Destination::Hot, |run, section| {
-            let complete = complete[run];
-            if complete - taken >= TILE || complete == len {
-                checksum.update(&section[taken..complete]);
-                taken = complete;
-            }
-        });
-        checksum.value()
+        let mut taken = Taken { checksum: Checksum::new(), taken: 0, complete: 0, after: complete };
+        self.move_runs(plan, kind, Side::Device, memory, section, Destination::Hot, &mut taken);
+        taken.checksum.update(&section[taken.taken..len]);
+        taken.checksum.value()
     }
 
     /// As the function [`scatter`].
@@ -201,7 +194,7 @@ impl Kernels {
         memory: &mut [u8],
         destination: Destination,
     ) {
-        self.move_runs(plan, kind, Side::Section, section, memory, destination, |_, _| {});
+        self.move_runs(plan, kind, Side::Section, section, memory, destination, &mut ());
     }
 
     /// As the function [`scatter_verified`].
@@ -232,7 +225,7 @@ impl Kernels {
         Ok(())
     }
 
-    /// Moves every run, and calls `moved(index of the run, destination)` behind each.
+    /// Moves every run, with `between` behind each panel and each run.
     #[expect(clippy::too_many_arguments, reason = "the one loop behind five functions")]
     fn move_runs(
         self,
@@ -242,44 +235,34 @@ impl Kernels {
         from: &[u8],
         to: &mut [u8],
         destination: Destination,
-        mut moved: impl FnMut(usize, &mut [u8]),
+        between: &mut impl Between,
     ) {
         let runs = plan.runs(kind);
         let nests: Vec<Steps> = plan.nests(kind).iter().map(|nest| Steps::new(nest, source)).collect();
         for run in runs {
-            let (f, t) = source.order(index(run.device), index(run.section));
+            let (f, t) = source.start(run);
             nests[run.nest as usize].check(f, from.len(), t, to.len());
         }
-        let start = |run: &StridedRun| source.order(index(run.device), index(run.section));
         let cold = destination == Destination::Cold;
+        let mut ahead = Ahead::new(self, cold, from, source, runs, &nests);
         for (i, run) in runs.iter().enumerate() {
-            let (f, t) = start(run);
-            let next = runs.get(i + 1).filter(|next| next.nest == run.nest).map(|next| start(next).0);
-            let mut call = Call::new(f, next, cold);
-            if let Some(far) = runs.get(i + TOUCHED) {
-                self.fetch(from, start(far).0);
+            let (at, steps) = (source.start(run), &nests[run.nest as usize]);
+            match self.0 {
+                Level::Portable => portable::move_nest(steps, from, to, at, between),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2(level) => level.move_nest(steps, from, to, at, &mut ahead, between),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512(level) => level.move_nest(steps, from, to, at, &mut ahead, between),
             }
-            self.move_nest(&nests[run.nest as usize], from, f, to, t, &mut call);
-            moved(i, to);
+            between.run(i);
         }
         if cold {
             self.finish_cold();
         }
     }
 
-    /// Moves one nest at its place.
-    fn move_nest(self, steps: &Steps, from: &[u8], f: usize, to: &mut [u8], t: usize, call: &mut Call) {
-        call.region = if steps.dense { steps.bytes } else { 0 };
-        match self.0 {
-            Level::Portable => portable::move_nest(steps, from, f, to, t),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2(level) => level.move_nest(steps, from, f, to, t, call),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512(level) => level.move_nest(steps, from, f, to, t, call),
-        }
-    }
-
     /// Starts to bring the line of `from` at `at` into the cache.
+    #[inline(always)]
     fn fetch(self, from: &[u8], at: usize) {
         #[cfg(target_arch = "x86_64")]
         if self.0 != Level::Portable {
@@ -295,6 +278,47 @@ impl Kernels {
         if self.0 != Level::Portable {
             x86::finish_cold();
         }
+    }
+}
+
+/// What else is done while bytes are on their way.
+trait Between {
+    /// Behind each panel of a run, with the part of the destination that it filled without a gap, if it did.
+    fn panel(&mut self, to: &[u8], filled: Option<Range<usize>>);
+    /// Behind run `index`.
+    fn run(&mut self, index: usize);
+}
+
+impl Between for () {
+    fn panel(&mut self, _: &[u8], _: Option<Range<usize>>) {}
+    fn run(&mut self, _: usize) {}
+}
+
+/// A checksum that follows the copy, one panel's bytes behind each panel: what is fetched for the copy arrives meanwhile, and what the
+/// checksum reads is still in the cache.
+struct Taken {
+    checksum: Checksum,
+    /// Bytes that it covers.
+    taken: usize,
+    /// Bytes that are there for good.
+    complete: usize,
+    /// The same behind each run.
+    after: Vec<usize>,
+}
+
+impl Between for Taken {
+    fn panel(&mut self, to: &[u8], filled: Option<Range<usize>>) {
+        if let Some(filled) = filled.filter(|filled| filled.start == self.complete) {
+            self.complete = filled.end;
+        }
+        if self.complete - self.taken >= PANEL {
+            self.checksum.update(&to[self.taken..self.taken + PANEL]);
+            self.taken += PANEL;
+        }
+    }
+
+    fn run(&mut self, index: usize) {
+        self.complete = self.after[index];
     }
 }
 

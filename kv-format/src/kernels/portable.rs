@@ -5,36 +5,54 @@
 
 #![forbid(unsafe_code)]
 
+use super::Between;
 use super::steps::{Step, Steps, walk};
 
 /// Side of the squares in which a transposition is done.
 const TILE: usize = 16;
 
 /// Moves one nest at its place.
-pub(super) fn move_nest(steps: &Steps, from: &[u8], f: usize, to: &mut [u8], t: usize) {
+pub(super) fn move_nest(
+    steps: &Steps,
+    from: &[u8],
+    to: &mut [u8],
+    (f, t): (usize, usize),
+    between: &mut impl Between,
+) {
     match steps.run {
-        1 => elements::<1>(steps, from, f, to, t),
-        2 => elements::<2>(steps, from, f, to, t),
-        4 => elements::<4>(steps, from, f, to, t),
-        8 => elements::<8>(steps, from, f, to, t),
-        16 => elements::<16>(steps, from, f, to, t),
-        32 => elements::<32>(steps, from, f, to, t),
-        run => walk(&steps.outer, f, t, &mut |f, t| {
+        1 => elements::<1>(steps, from, to, (f, t), between),
+        2 => elements::<2>(steps, from, to, (f, t), between),
+        4 => elements::<4>(steps, from, to, (f, t), between),
+        8 => elements::<8>(steps, from, to, (f, t), between),
+        16 => elements::<16>(steps, from, to, (f, t), between),
+        32 => elements::<32>(steps, from, to, (f, t), between),
+        run => walk(steps.outer(), f, t, &mut |f, t| {
             for i in 0..steps.row.count {
                 let (f, t) = (f + i * steps.row.from, t + i * steps.row.to);
                 to[t..t + run].copy_from_slice(&from[f..f + run]);
             }
+            between.panel(to, steps.filled(t));
         }),
     }
 }
 
 /// Moves runs of `N` bytes: as a transposition if each of the inner two dims is contiguous on one side, else row by row.
-fn elements<const N: usize>(steps: &Steps, from: &[u8], f: usize, to: &mut [u8], t: usize) {
+fn elements<const N: usize>(
+    steps: &Steps,
+    from: &[u8],
+    to: &mut [u8],
+    (f, t): (usize, usize),
+    between: &mut impl Between,
+) {
     match steps.transposition::<N>() {
         Some((column, outer)) if N <= 4 => walk(outer, f, t, &mut |f, t| {
             transpose::<N>(column, steps.row, &from[f..], &mut to[t..]);
+            between.panel(to, steps.filled(t));
         }),
-        _ => walk(&steps.outer, f, t, &mut |f, t| row::<N>(steps.row, &from[f..], &mut to[t..])),
+        _ => walk(steps.outer(), f, t, &mut |f, t| {
+            row::<N>(steps.row, &from[f..], &mut to[t..]);
+            between.panel(to, steps.filled(t));
+        }),
     }
 }
 

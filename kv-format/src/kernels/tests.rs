@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Axis, Dtype, Geometry, AttentionParts, PagingLayout, Replica, RopePairing, TensorBase};
+use crate::{AttentionParts, Axis, Dtype, Geometry, PagingLayout, Replica, RopePairing, TensorBase};
 
 /// Layouts of `block` tokens, `heads` and `dim`, with an element of `bytes`.
 fn layouts(block: u32, heads: u32, dim: u32, bytes: u32) -> Vec<PagingLayout> {

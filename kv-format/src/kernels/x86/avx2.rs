@@ -9,9 +9,10 @@ use core::arch::x86_64::{
     _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
 };
 
+use super::super::ahead::Ahead;
 use super::super::portable;
-use super::super::steps::{Call, Step};
-use super::{Ahead, LINE, by_lines, fetch, rest_of_columns};
+use super::super::steps::Step;
+use super::{LINE, by_lines, rest_of_columns};
 
 /// Bytes of a lane.
 const LANE: usize = 16;
@@ -24,19 +25,18 @@ const LANES: usize = 2;
 
 /// Copies one row of runs of `run` bytes.
 #[target_feature(enable = "avx2")]
-pub(super) fn rows(run: usize, row: Step, from: &[u8], to: &mut [u8], call: &Call) {
+pub(super) fn rows(run: usize, row: Step, from: &[u8], to: &mut [u8], ahead: &mut Ahead<'_>) {
+    let cold = ahead.cold;
     for i in 0..row.count {
         let from = &from[i * row.from..][..run];
         let to = &mut to[i * row.to..][..run];
         let [(from_head, head), (from_lines, lines), (from_tail, tail)] = by_lines(from, to);
         head.copy_from_slice(from_head);
         for (from, to) in from_lines.as_chunks::<LINE>().0.iter().zip(lines.as_chunks_mut::<LINE>().0) {
-            if let Some(ahead) = call.ahead {
-                fetch(from, ahead);
-            }
+            ahead.advance(LINE);
             let halves = (from.as_chunks::<REGISTER>().0, to.as_chunks_mut::<REGISTER>().0);
             for (from, to) in halves.0.iter().zip(halves.1) {
-                store(to, load(from), call.cold);
+                store(to, load(from), cold);
             }
         }
         tail.copy_from_slice(from_tail);
@@ -52,7 +52,7 @@ pub(super) fn transpose<const N: usize, const K: usize>(
     to: &mut [u8],
     ahead: &mut Ahead<'_>,
 ) {
-    let cold = ahead.call.cold;
+    let cold = ahead.cold;
     let (columns, wide) = (column.count / K * K, row.count / (LANES * K) * (LANES * K));
     for j in (0..wide).step_by(LANES * K) {
         for i in (0..columns).step_by(K) {

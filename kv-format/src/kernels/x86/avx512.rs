@@ -8,29 +8,25 @@ use core::arch::x86_64::{
     _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
-use super::super::steps::{Call, Step};
-use super::{Ahead, LINE, avx2, by_lines, fetch, rest_of_columns};
+use super::super::ahead::Ahead;
+use super::super::steps::Step;
+use super::{LINE, avx2, by_lines, rest_of_columns};
 
 /// Lanes of a register.
 const LANES: usize = 4;
 
 /// Copies one row of runs of `run` bytes.
 #[target_feature(enable = "avx2,avx512f,avx512bw")]
-pub(super) fn rows(run: usize, row: Step, from: &[u8], to: &mut [u8], call: &Call) {
+pub(super) fn rows(run: usize, row: Step, from: &[u8], to: &mut [u8], ahead: &mut Ahead<'_>) {
+    let cold = ahead.cold;
     for i in 0..row.count {
         let from = &from[i * row.from..][..run];
         let to = &mut to[i * row.to..][..run];
         let [(from_head, head), (from_lines, lines), (from_tail, tail)] = by_lines(from, to);
         head.copy_from_slice(from_head);
-        let pairs = from_lines.as_chunks::<LINE>().0.iter().zip(lines.as_chunks_mut::<LINE>().0);
-        match call.ahead {
-            None => pairs.for_each(|(from, to)| store(to, load(from), call.cold)),
-            Some(ahead) => {
-                for (from, to) in pairs {
-                    fetch(from, ahead);
-                    store(to, load(from), call.cold);
-                }
-            }
+        for (from, to) in from_lines.as_chunks::<LINE>().0.iter().zip(lines.as_chunks_mut::<LINE>().0) {
+            ahead.advance(LINE);
+            store(to, load(from), cold);
         }
         tail.copy_from_slice(from_tail);
     }
@@ -45,11 +41,12 @@ pub(super) fn transpose<const N: usize, const K: usize>(
     to: &mut [u8],
     ahead: &mut Ahead<'_>,
 ) {
+    let cold = ahead.cold;
     let (columns, wide) = (column.count / K * K, row.count / (LANES * K) * (LANES * K));
     for j in (0..wide).step_by(LANES * K) {
         for i in (0..columns).step_by(K) {
             let (from, to) = (&from[j * row.from + i * N..], &mut to[i * column.to + j * N..]);
-            tile::<N, K>(row.from, column.to, from, to, ahead.call.cold);
+            tile::<N, K>(row.from, column.to, from, to, cold);
             ahead.advance(LINE * K);
         }
     }

@@ -13,7 +13,9 @@ mod avx512;
 
 use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch, _mm_sfence};
 
-use super::steps::{Call, Step, Steps, walk};
+use super::Between;
+use super::ahead::Ahead;
+use super::steps::{Step, Steps, walk};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -42,23 +44,24 @@ macro_rules! level {
                 self,
                 steps: &Steps,
                 from: &[u8],
-                f: usize,
                 to: &mut [u8],
-                t: usize,
-                call: &mut Call,
+                (f, t): (usize, usize),
+                ahead: &mut Ahead<'_>,
+                between: &mut impl Between,
             ) {
                 match steps.run {
-                    1 => self.elements::<1, 16>(steps, from, f, to, t, call),
-                    2 => self.elements::<2, 8>(steps, from, f, to, t, call),
-                    4 => self.elements::<4, 4>(steps, from, f, to, t, call),
-                    8 => self.elements::<8, 2>(steps, from, f, to, t, call),
-                    16 => self.elements::<16, 1>(steps, from, f, to, t, call),
-                    run if run >= LONG => walk(&steps.outer, f, t, &mut |f, t| {
-                        let (from, to) = (&from[f..], &mut to[t..]);
+                    1 => self.elements::<1, 16>(steps, from, to, (f, t), ahead, between),
+                    2 => self.elements::<2, 8>(steps, from, to, (f, t), ahead, between),
+                    4 => self.elements::<4, 4>(steps, from, to, (f, t), ahead, between),
+                    8 => self.elements::<8, 2>(steps, from, to, (f, t), ahead, between),
+                    16 => self.elements::<16, 1>(steps, from, to, (f, t), ahead, between),
+                    run if run >= LONG => walk(steps.outer(), f, t, &mut |f, t| {
+                        let (from, panel) = (&from[f..], &mut to[t..]);
                         // SAFETY: `self` exists, so the processor has the features that the function is compiled for.
-                        unsafe { $module::rows(run, steps.row, from, to, call) }
+                        unsafe { $module::rows(run, steps.row, from, panel, ahead) }
+                        between.panel(to, steps.filled(t));
                     }),
-                    _ => super::portable::move_nest(steps, from, f, to, t),
+                    _ => super::portable::move_nest(steps, from, to, (f, t), between),
                 }
             }
 
@@ -67,18 +70,19 @@ macro_rules! level {
                 self,
                 steps: &Steps,
                 from: &[u8],
-                f: usize,
                 to: &mut [u8],
-                t: usize,
-                call: &mut Call,
+                (f, t): (usize, usize),
+                ahead: &mut Ahead<'_>,
+                between: &mut impl Between,
             ) {
                 let Some((column, outer)) = steps.transposition::<N>() else {
-                    return super::portable::move_nest(steps, from, f, to, t);
+                    return super::portable::move_nest(steps, from, to, (f, t), between);
                 };
                 walk(outer, f, t, &mut |f, t| {
-                    let (whole, from, to) = (from, &from[f..], &mut to[t..]);
+                    let (from, panel) = (&from[f..], &mut to[t..]);
                     // SAFETY: `self` exists, so the processor has the features that the function is compiled for.
-                    unsafe { $module::transpose::<N, K>(column, steps.row, from, to, &mut Ahead { whole, call }) }
+                    unsafe { $module::transpose::<N, K>(column, steps.row, from, panel, ahead) }
+                        between.panel(to, steps.filled(t));
                 });
             }
         }
@@ -87,32 +91,6 @@ macro_rules! level {
 
 level!(Avx2, avx2, "avx2");
 level!(Avx512, avx512, "avx2", "avx512f", "avx512bw");
-
-/// What a transposition fetches while it works: the next run, line by line.
-struct Ahead<'a> {
-    whole: &'a [u8],
-    call: &'a mut Call,
-}
-
-impl Ahead<'_> {
-    /// Fetches as many bytes of the next run as were just moved.
-    #[inline(always)]
-    fn advance(&mut self, bytes: usize) {
-        if self.call.ahead.is_none() {
-            return;
-        }
-        let bytes = bytes.min(self.call.region);
-        let end = self.call.cursor + bytes;
-        // A tile may be shorter than a line, so lines are counted where they begin.
-        let mut line = self.call.cursor.next_multiple_of(LINE);
-        while line < end {
-            fetch(self.whole, line);
-            line += LINE;
-        }
-        self.call.cursor = end;
-        self.call.region -= bytes;
-    }
-}
 
 /// Starts to bring the line of `from` at `at` into the cache.
 #[inline(always)]
