@@ -81,6 +81,7 @@ impl ObjectHeader {
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
+    #[inline(always)]
     fn array<const N: usize>(&self, at: usize) -> Result<[u8; N]> {
         let end = at.checked_add(N).ok_or_else(|| short(at))?;
         self.0.get(at..end).and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| short(end))
@@ -180,14 +181,18 @@ impl Fields<'_> {
         let mut sections: Vec<Section> = Vec::with_capacity(count);
         let mut checksums = Vec::with_capacity(count);
         let mut next = self.0.len() as u64;
-        for at in (field::TABLE..).step_by(field::TENSOR_BYTES).take(count) {
+        let table = self.0.get(field::TABLE..).unwrap_or_default();
+        // Of arrays, the bounds of an entry's fields are known when this is compiled.
+        let (entries, _) = table.as_chunks::<{ field::TENSOR_BYTES }>();
+        for entry in entries.iter().take(count) {
+            let entry = Fields(entry);
             let section = Section {
-                layer: self.u32(at)?,
-                kind: TensorKind::from_code(self.u16(at + 4)?)?,
-                dtype: Dtype::from_code(self.u16(at + 6)?)?,
-                shape: [self.u32(at + 8)?, self.u32(at + 12)?, self.u32(at + 16)?],
-                offset: self.u64(at + 24)?,
-                len: self.u64(at + 32)?,
+                layer: entry.u32(0)?,
+                kind: TensorKind::from_code(entry.u16(4)?)?,
+                dtype: Dtype::from_code(entry.u16(6)?)?,
+                shape: [entry.u32(8)?, entry.u32(12)?, entry.u32(16)?],
+                offset: entry.u64(24)?,
+                len: entry.u64(32)?,
             };
             let [.., dim] = section.shape;
             let right = slice.layers.contains(&section.layer)
@@ -204,7 +209,7 @@ impl Fields<'_> {
             }
             next =
                 (section.offset + section.len).next_multiple_of(u64::from(alignment_field.clamp(64, 4096)));
-            checksums.push(self.u64(at + 40)?);
+            checksums.push(entry.u64(40)?);
             sections.push(section);
         }
         verify_layers(&sections, &slice.layers, scales.is_some())?;

@@ -77,28 +77,29 @@ pub(super) fn fixed_and_table(header: &ObjectHeader) -> Vec<u8> {
     put(to, field::SCALE_GRANULARITY, &granularity.to_le_bytes());
     put(to, field::SCALE_DIRECTION, &direction.to_le_bytes());
     put(to, field::FLAGS, &flags.to_le_bytes());
-    for ((section, checksum), entry) in
-        layout.sections.iter().zip(checksums).zip(bytes[field::TABLE..].chunks_exact_mut(field::TENSOR_BYTES))
-    {
-        put(entry, 0, &section.layer.to_le_bytes());
-        put(entry, 4, &section.kind.code().to_le_bytes());
-        put(entry, 6, &section.dtype.code().to_le_bytes());
-        for (i, extent) in section.shape.iter().enumerate() {
-            put(entry, 8 + 4 * i, &extent.to_le_bytes());
-        }
-        put(entry, 24, &section.offset.to_le_bytes());
-        put(entry, 32, &section.len.to_le_bytes());
-        put(entry, 40, &checksum.to_le_bytes());
+    let (entries, _) = bytes[field::TABLE..].as_chunks_mut::<{ field::TENSOR_BYTES }>();
+    for ((section, checksum), entry) in layout.sections.iter().zip(checksums).zip(entries) {
+        entry[..4].copy_from_slice(&section.layer.to_le_bytes());
+        entry[4..6].copy_from_slice(&section.kind.code().to_le_bytes());
+        entry[6..8].copy_from_slice(&section.dtype.code().to_le_bytes());
+        entry[8..12].copy_from_slice(&section.shape[0].to_le_bytes());
+        entry[12..16].copy_from_slice(&section.shape[1].to_le_bytes());
+        entry[16..20].copy_from_slice(&section.shape[2].to_le_bytes());
+        entry[24..32].copy_from_slice(&section.offset.to_le_bytes());
+        entry[32..40].copy_from_slice(&section.len.to_le_bytes());
+        entry[40..48].copy_from_slice(&checksum.to_le_bytes());
     }
     bytes
 }
 
 /// Digest over the identity fields and the table of an encoded header.
 pub(super) fn content_digest(bytes: &[u8]) -> ContentDigest {
-    let mut hasher = blake3::Hasher::new_derive_key("kvbridge 2026-11 content v1");
-    hasher.update(&bytes[field::KEY..field::CONTENT_DIGEST]);
-    hasher.update(&bytes[field::TABLE..]);
-    ContentDigest(*hasher.finalize().as_bytes())
+    // In one piece: BLAKE3 hashes its chunks side by side only where a piece begins with one.
+    let (identity, table) = (&bytes[field::KEY..field::CONTENT_DIGEST], &bytes[field::TABLE..]);
+    let mut digested = Vec::with_capacity(identity.len() + table.len());
+    digested.extend_from_slice(identity);
+    digested.extend_from_slice(table);
+    ContentDigest(blake3::derive_key("kvbridge 2026-11 content v1", &digested))
 }
 
 fn put(to: &mut [u8], at: usize, bytes: &[u8]) {

@@ -48,7 +48,7 @@ pub(crate) struct Options {
     /// Write the figures of all stores here [default: target/bench/path_efficiency.json].
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
-    /// Also run the criterion benches: headers, keys, plans, checksums, objects of each store.
+    /// Also run the small benches: copy kernels beside plain copies, headers, keys, plans, checksums, objects of each store.
     #[arg(long)]
     micro: bool,
 }
@@ -115,10 +115,10 @@ fn labelled(place: &Place, path: &Path) -> Result<Value> {
     Ok(json!({ "label": place.label, "figures": figures }))
 }
 
-/// The criterion benches, straight to the terminal.
+/// The small benches, straight to the terminal.
 fn micro(processes: &Processes, quick: bool, bench: &impl Fn(&[&str]) -> Command) -> Result<()> {
     for arguments in [
-        &["-p", "kv-format", "--bench", "format", "--bench", "checksum"][..],
+        &["-p", "kv-format", "--bench", "kernels", "--bench", "format", "--bench", "checksum"][..],
         &["-p", "kv-storage", "--bench", "objects"],
     ] {
         let mut command = bench(arguments);
