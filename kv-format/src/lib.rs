@@ -11,6 +11,7 @@
 //!   `[layer][kind][token][head][dim]`, each with a CRC-64/NVME.
 //! * [`Geometry`]: where an element is in an engine's paged memory, as data; [`LayerPlan`]: the strided runs between that memory and
 //!   sections.
+//! * [`RankPlan`]: what one rank moves for some chunks and layers: objects, byte ranges, and the steps of its device and of the host.
 //! * [`convert`]: the naive element-by-element conversion, oracle for everything faster.
 //!
 //! It does no I/O, has no async code and allocates nothing that its input does not warrant. `unsafe` is forbidden.
@@ -166,6 +167,7 @@ mod name;
 mod namespace;
 mod object;
 mod plan;
+mod rank_plan;
 #[cfg(feature = "reference")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reference")))]
 pub mod reference;
@@ -189,3 +191,4 @@ pub use object::{
     FORMAT_MINOR, HEADER_PAGE, MAGIC, ObjectHeader, ObjectIdentity, ObjectLayout, PRODUCER_BYTES, Section,
 };
 pub use plan::{LayerPlan, Nest, NestDim, SectionPlace, StridedRun, Transfer};
+pub use rank_plan::{Granularity, HostStep, ObjectPart, RankPlan, RowMove, Steps};
