@@ -7,8 +7,8 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kv_format::reference::builder;
 use kv_format::{
-    AttentionParts, Dtype, Geometry, Granularity, LayerPlan, Namespace, ObjectHeader, ObjectIdentity,
-    ObjectLayout, PagingLayout, RankPlan, Replica, RopePairing, TensorBase, chunks,
+    AttentionParts, Dtype, Geometry, Granularity, LayerPlan, Movement, Namespace, ObjectHeader,
+    ObjectIdentity, ObjectLayout, PagingLayout, RankPlan, Replica, RopePairing, TensorBase, chunks,
 };
 
 /// Layers, KV heads and elements of a head of Llama-3.1-70B.
@@ -127,7 +127,7 @@ fn rank_plans(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("all", name), |bencher| bencher.iter(plan));
         let planned = plan();
         group.bench_function(BenchmarkId::new("steps of one chunk", name), |bencher| {
-            bencher.iter(|| planned.steps(black_box(256)).unwrap());
+            bencher.iter(|| planned.steps(black_box(256), Movement::Save).unwrap());
         });
     }
     group.finish();

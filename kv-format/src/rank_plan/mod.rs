@@ -15,7 +15,7 @@ use crate::{
     Result, Slice, TensorBase, TensorKind,
 };
 use rows::RowAreas;
-pub use steps::{HostStep, RowMove, Steps};
+pub use steps::{HostStep, Movement, RowMove, Steps};
 
 /// Which runs a device can gather and scatter itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

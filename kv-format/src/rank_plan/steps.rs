@@ -9,8 +9,17 @@ use crate::{Error, LayerPlan, Result, Section, SectionPlace, TensorKind, Transfe
 /// Objects and row areas begin at pages of the staging.
 const PAGE: u64 = 4096;
 
-/// How one chunk moves between the engine's memory and staging. A save takes the device's step first and the host's after it, a load
-/// the other way around.
+/// Which way a chunk moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Movement {
+    /// From the engine's memory: the device's step first, then the host's.
+    Save,
+    /// To the engine's memory: the host's step first, then the device's. Scales that are fixed for every token do not move: whoever
+    /// loads compares those that are stored with the engine's.
+    Load,
+}
+
+/// How one chunk moves between the engine's memory and staging.
 #[derive(Debug, Clone)]
 pub struct Steps {
     /// The parts of objects, and where the first byte of each part is in the staging.
@@ -60,7 +69,7 @@ impl RankPlan {
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for a number that none has.
-    pub fn steps(&self, chunk: usize) -> Result<Steps> {
+    pub fn steps(&self, chunk: usize, movement: Movement) -> Result<Steps> {
         let planned = self.chunks.get(chunk);
         let planned = planned.ok_or_else(|| Error::invalid(format!("chunk {chunk} was not planned")))?;
         let mut steps = Steps { objects: Vec::new(), device: Vec::new(), host: Vec::new(), staging_bytes: 0 };
@@ -69,23 +78,23 @@ impl RankPlan {
             steps.staging_bytes = start + (object.bytes.end - object.bytes.start);
             steps.objects.push((object, start));
         }
-        let areas = self.place_rows(planned, &mut steps);
+        let areas = self.place_rows(planned, movement, &mut steps);
         let moving = self.slices.iter().filter(|slice| slice.window(&planned.chunk).is_some());
         for (slice, index) in moving.zip(0..) {
             let staging = steps.objects.get(index).map_or(0, |(_, start)| *start);
-            self.place_sections(planned, slice, staging, &areas, &mut steps);
+            self.place_sections((planned, movement), slice, staging, &areas, &mut steps);
         }
         Ok(steps)
     }
 
     /// Gives each (group, layer, kind) that the device moves in rows an area, and adds the device's transfers.
-    fn place_rows(&self, planned: &ChunkPlan, steps: &mut Steps) -> RowStarts {
+    fn place_rows(&self, planned: &ChunkPlan, movement: Movement, steps: &mut Steps) -> RowStarts {
         let mut areas = RowStarts::new();
         for (group, GroupPlan { rows, .. }) in planned.groups.iter().enumerate() {
             let Some(rows) = rows else { continue };
             let mut sections = Vec::new();
             for slice in self.slices.iter().filter(|slice| slice.group == group) {
-                for (section, base) in slice.sections(planned) {
+                for (section, base) in self.moving(slice, planned, movement) {
                     let bytes = rows.device.section_bytes(section.kind);
                     let key = (group, section.layer, section.kind);
                     if bytes == 0 || areas.contains_key(&key) {
@@ -113,7 +122,7 @@ impl RankPlan {
     /// Adds the transfers of one object, whose part begins at `staging`.
     fn place_sections(
         &self,
-        planned: &ChunkPlan,
+        (planned, movement): (&ChunkPlan, Movement),
         slice: &SlicePlan,
         staging: u64,
         areas: &RowStarts,
@@ -127,7 +136,7 @@ impl RankPlan {
         };
         let mut host = rows.as_ref().map(|rows| rows.host(geometry, &slice.slice.heads));
         let mut sections = Vec::with_capacity(slice.bases.len());
-        for (section, base) in slice.sections(planned) {
+        for (section, base) in self.moving(slice, planned, movement) {
             let kind = section.kind;
             let staging = staging + (section.offset - window.bytes.start);
             match (areas.get(&(slice.group, section.layer, kind)), &mut host) {
@@ -144,6 +153,21 @@ impl RankPlan {
             steps.device.push(Transfer { plan: Arc::clone(plan), sections });
         }
         steps.host.extend(host);
+    }
+}
+
+impl RankPlan {
+    /// The sections of a chunk's object that move, with the base of the tensor of each.
+    fn moving<'a>(
+        &'a self,
+        slice: &'a SlicePlan,
+        planned: &ChunkPlan,
+        movement: Movement,
+    ) -> impl Iterator<Item = (&'a Section, &'a crate::TensorBase)> + 'a + use<'a> {
+        let geometry = self.geometries.get(slice.group);
+        let fixed = move |kind| geometry.is_some_and(|geometry| geometry.is_static(kind));
+        let kept = move |section: &Section| movement == Movement::Save || !fixed(section.kind);
+        slice.sections(planned).filter(move |(section, _)| kept(section))
     }
 }
 
