@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kv_format::Transfer;
+use kv_format::{Granularity, Transfer};
 use kv_memory::{HostBuf, HostRegion};
 
 use crate::{Error, Result};
@@ -181,17 +181,4 @@ pub struct DeviceCapabilities {
     pub granularity: Granularity,
     /// Good number of transfers in flight in one direction.
     pub concurrency: usize,
-}
-
-/// Which runs a device can gather and scatter itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Granularity {
-    /// Any run, down to one element: a kernel does it.
-    AnyRun,
-    /// Rows of at least so many bytes: descriptors of a DMA engine. Smaller pieces are interleaved on the host.
-    Rows {
-        /// Smallest row worth a descriptor, in bytes.
-        min_bytes: u64,
-    },
 }

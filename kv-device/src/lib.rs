@@ -134,9 +134,10 @@ mod null;
 pub mod parts;
 
 pub use device::{
-    Device, DeviceCapabilities, DeviceInfo, DeviceRegion, Fence, Granularity, RegisteredMemory,
-    TransferCounts, TransferRequest,
+    Device, DeviceCapabilities, DeviceInfo, DeviceRegion, Fence, RegisteredMemory, TransferCounts,
+    TransferRequest,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use host::{HostAllocation, HostDevice, HostDeviceOptions, HostFence};
+pub use kv_format::Granularity;
 pub use null::NullDevice;

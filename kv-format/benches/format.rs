@@ -7,8 +7,8 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kv_format::reference::builder;
 use kv_format::{
-    AttentionParts, Dtype, Geometry, LayerPlan, Namespace, ObjectHeader, ObjectIdentity, ObjectLayout,
-    PagingLayout, Replica, RopePairing, TensorBase, chunks,
+    AttentionParts, Dtype, Geometry, Granularity, LayerPlan, Movement, Namespace, ObjectHeader,
+    ObjectIdentity, ObjectLayout, PagingLayout, RankPlan, Replica, RopePairing, TensorBase, chunks,
 };
 
 /// Layers, KV heads and elements of a head of Llama-3.1-70B.
@@ -90,10 +90,53 @@ fn plans(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What a rank moves of a whole sequence: every chunk, every layer. And what a chunk's steps cost on top, when their turn comes.
+fn rank_plans(criterion: &mut Criterion) {
+    let namespace = llama();
+    let tokens: Vec<u32> = (0..131_072).collect();
+    let all = chunks(&namespace, &tokens, &[]).unwrap();
+    let rows = Granularity::Rows { min_bytes: 512 };
+    let mut group = criterion.benchmark_group("plan for 131,072 tokens x 80 layers");
+    for (name, block, heads, layout, granularity) in [
+        ("TP 1, token-major, block 16", 16, 8, PagingLayout::token_major(16, 8, DIM), Granularity::AnyRun),
+        ("TP 1, x-packed, block 16", 16, 8, PagingLayout::x_packed(16, 8, DIM, 8), Granularity::AnyRun),
+        ("TP 8, token-major, block 16", 16, 1, PagingLayout::token_major(16, 1, DIM), Granularity::AnyRun),
+        ("TP 1, token-major, block 128, rows", 128, 8, PagingLayout::token_major(128, 8, DIM), rows),
+        ("TP 8, token-major, block 128, rows", 128, 1, PagingLayout::token_major(128, 1, DIM), rows),
+    ] {
+        let blocks = 131_072 / block;
+        let geometry = Geometry::new(AttentionParts {
+            dtype: Dtype::Bf16,
+            rope: RopePairing::RotateHalf,
+            layers: 0..LAYERS,
+            heads: 0..heads,
+            replica: Replica::ONLY,
+            key_dim: DIM,
+            value_dim: DIM,
+            block_tokens: block,
+            blocks,
+            key: layout,
+            value: layout,
+            tensors: (0..2 * LAYERS).map(|region| TensorBase { region, offset: 0 }).collect(),
+            regions: vec![layout.block_stride * u64::from(blocks) * 2; 2 * LAYERS as usize],
+        })
+        .unwrap();
+        let ids: Vec<u32> = (0..blocks).map(|block| block * 7919 % blocks).collect();
+        let geometries = [geometry];
+        let plan = || RankPlan::new(&namespace, &geometries, &all, &[&ids], 0..LAYERS, granularity).unwrap();
+        group.bench_function(BenchmarkId::new("all", name), |bencher| bencher.iter(plan));
+        let planned = plan();
+        group.bench_function(BenchmarkId::new("steps of one chunk", name), |bencher| {
+            bencher.iter(|| planned.steps(black_box(256), Movement::Save).unwrap());
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = format;
     config = Criterion::default().sample_size(20).measurement_time(std::time::Duration::from_secs(1))
         .warm_up_time(std::time::Duration::from_millis(300));
-    targets = headers, keys, plans
+    targets = headers, keys, plans, rank_plans
 }
 criterion_main!(format);

@@ -11,6 +11,7 @@
 //!   `[layer][kind][token][head][dim]`, each with a CRC-64/NVME.
 //! * [`Geometry`]: where an element is in an engine's paged memory, as data; [`LayerPlan`]: the strided runs between that memory and
 //!   sections.
+//! * [`RankPlan`]: what one rank moves for some chunks and layers: objects, byte ranges, and the steps of its device and of the host.
 //! * [`kernels`]: the copies that a plan describes, at the speed of memory, with the checksum taken on the way.
 //! * [`convert`]: the naive element-by-element conversion, oracle for everything faster.
 //! * [`flavour`]: one FP8 flavour into another, by exact rules for codes and scales, lossy only by name.
@@ -191,6 +192,7 @@ mod namespace;
 mod object;
 #[forbid(unsafe_code)]
 mod plan;
+mod rank_plan;
 #[cfg(feature = "reference")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reference")))]
 pub mod reference;
@@ -215,3 +217,4 @@ pub use object::{
     FORMAT_MINOR, HEADER_PAGE, MAGIC, ObjectHeader, ObjectIdentity, ObjectLayout, PRODUCER_BYTES, Section,
 };
 pub use plan::{LayerPlan, Nest, NestDim, SectionPlace, StridedRun, Transfer};
+pub use rank_plan::{Granularity, HostStep, Movement, ObjectPart, RankPlan, RowMove, Steps};

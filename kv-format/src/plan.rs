@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::geometry::Rows;
-use crate::{Axis, Error, Geometry, Result, Split, TensorGeometry, TensorKind};
+use crate::{Axis, Error, Geometry, PagingLayout, Result, Split, TensorGeometry, TensorKind};
 
 /// Most elements of a section: those of the longest object, 2^48 bytes.
 const MOST_ELEMENTS: u64 = 1 << 48;
@@ -45,16 +45,16 @@ pub struct StridedRun {
 
 /// The strided runs of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-struct KindPlan {
-    nests: Vec<Nest>,
-    runs: Vec<StridedRun>,
-    section_bytes: u64,
+pub(crate) struct KindPlan {
+    pub(crate) nests: Vec<Nest>,
+    pub(crate) runs: Vec<StridedRun>,
+    pub(crate) section_bytes: u64,
 }
 
 /// One layer's strided runs for a range of tokens and heads: the same for every layer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LayerPlan {
-    kinds: Vec<(TensorKind, KindPlan)>,
+    pub(crate) kinds: Vec<(TensorKind, KindPlan)>,
 }
 
 /// One section of a transfer: which tensor, and where its bytes lie in the staging buffer.
@@ -176,54 +176,112 @@ impl KindPlan {
     /// `heads` count from the rank's first.
     fn new(tensor: &TensorGeometry, bytes: u64, rows: &Rows<'_>, heads: &Range<u32>) -> Self {
         let TensorGeometry { dim, paging, .. } = tensor;
-        let Rows { rows, per_block, blocks } = rows;
-        let head_count = heads.end - heads.start;
-        let head_bytes = u64::from(*dim) * bytes;
-        let row_bytes = u64::from(head_count) * head_bytes;
-        let mut plan =
-            Self { section_bytes: u64::from(rows.end - rows.start) * row_bytes, ..Self::default() };
-        let first = rows.start / per_block;
-        let used = blocks.iter().take(rows.end.div_ceil(*per_block) as usize).skip(first as usize);
-        for (&id, start) in used.zip((first * per_block..).step_by(*per_block as usize)) {
-            let within =
-                rows.start.max(start) - start..rows.end.min(start.saturating_add(*per_block)) - start;
-            for piece in pieces(&paging.token, within) {
-                for group in pieces(&paging.head, heads.clone()) {
-                    let mut dims = Vec::with_capacity(6);
-                    axis_dims(&mut dims, &paging.token, piece.end - piece.start, bytes, row_bytes);
-                    axis_dims(&mut dims, &paging.head, group.end - group.start, bytes, head_bytes);
-                    axis_dims(&mut dims, &paging.dim, *dim, bytes, bytes);
-                    let nest = plan.intern(coalesce(dims, bytes));
-                    let device = paging.offset(id, piece.start, group.start, 0) * bytes;
-                    let section = u64::from(start + piece.start - rows.start) * row_bytes
-                        + u64::from(group.start - heads.start) * head_bytes;
-                    plan.runs.push(StridedRun { device, section, nest });
-                }
-            }
-        }
+        let mut plan = Self::of_section(rows, heads, u64::from(*dim) * bytes);
+        let mut nests = Nests::default();
+        for_each_piece(rows, &paging.token, |id, row, piece| {
+            let at = Place { device: paging.offset(id, piece.start, 0, 0) * bytes, row, rows: piece };
+            plan.push_piece(&mut nests, paging, &at, heads, (*dim, bytes));
+        });
         plan
     }
 
-    /// Index of a nest, which is stored once: whole blocks all have the same.
-    fn intern(&mut self, nest: Nest) -> u32 {
+    /// A plan of a section of these rows and heads, without runs.
+    pub(crate) fn of_section(rows: &Rows<'_>, heads: &Range<u32>, head_bytes: u64) -> Self {
+        let (rows, heads) = (rows.rows.end - rows.rows.start, heads.end - heads.start);
+        Self { section_bytes: u64::from(rows) * u64::from(heads) * head_bytes, ..Self::default() }
+    }
+
+    /// Adds the runs of one piece: some rows of one block, in which the token axis is regular. `dim` is the number of elements of a
+    /// head, and the bytes of one.
+    pub(crate) fn push_piece(
+        &mut self,
+        nests: &mut Nests,
+        paging: &PagingLayout,
+        at: &Place,
+        heads: &Range<u32>,
+        dim: (u32, u64),
+    ) {
+        let (dim, bytes) = dim;
+        let head_bytes = u64::from(dim) * bytes;
+        let row_bytes = u64::from(heads.end - heads.start) * head_bytes;
+        let count = at.rows.end - at.rows.start;
+        for group in pieces(&paging.head, heads) {
+            let nest = self.intern(nests, (count, group.end - group.start), |dims| {
+                axis_dims(dims, &paging.token, count, bytes, row_bytes);
+                axis_dims(dims, &paging.head, group.end - group.start, bytes, head_bytes);
+                axis_dims(dims, &paging.dim, dim, bytes, bytes);
+                bytes
+            });
+            let device = at.device + paging.head.offset(group.start) * bytes;
+            let section = u64::from(at.row) * row_bytes + u64::from(group.start - heads.start) * head_bytes;
+            self.runs.push(StridedRun { device, section, nest });
+        }
+    }
+
+    /// Adds one run of a nest that is made for `key` if there is none yet.
+    pub(crate) fn intern(
+        &mut self,
+        nests: &mut Nests,
+        key: (u32, u32),
+        make: impl FnOnce(&mut Vec<NestDim>) -> u64,
+    ) -> u32 {
+        if let Some((_, nest)) = nests.0.iter().find(|(known, _)| *known == key) {
+            return *nest;
+        }
+        let mut dims = Vec::with_capacity(6);
+        let element_bytes = make(&mut dims);
+        let nest = coalesce(dims, element_bytes);
         let known = self.nests.iter().position(|other| *other == nest);
         let index = known.unwrap_or_else(|| {
             self.nests.push(nest);
             self.nests.len() - 1
         });
-        u32::try_from(index).unwrap_or(u32::MAX)
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        nests.0.push((key, index));
+        index
     }
 }
 
-/// Cuts a range of token offsets so that each piece is regular under the axis's split: it lies within one group, or is whole groups.
-fn pieces(axis: &Axis, range: Range<u32>) -> Vec<Range<u32>> {
-    let Some(Split { inner, .. }) = axis.split else {
-        return vec![range];
+/// The nests of a plan by what they depend on: rows and heads of a piece. Whole blocks all have the same, so there are few.
+#[derive(Debug, Default)]
+pub(crate) struct Nests(Vec<((u32, u32), u32)>);
+
+/// Where a piece is.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Bytes from the tensor's base to head 0 of the first row.
+    pub(crate) device: u64,
+    /// First row, counted from the section's.
+    pub(crate) row: u32,
+    /// The rows in their block.
+    pub(crate) rows: Range<u32>,
+}
+
+/// Calls `visit(block id, first row counted from the section's, rows in the block)` for the rows of a section, cut so that each piece
+/// lies in one block and is regular under the split of the token axis.
+pub(crate) fn for_each_piece(rows: &Rows<'_>, token: &Axis, mut visit: impl FnMut(u32, u32, Range<u32>)) {
+    let Rows { rows, per_block, blocks } = rows;
+    let first = rows.start / per_block;
+    let used = blocks.iter().take(rows.end.div_ceil(*per_block) as usize).skip(first as usize);
+    for (&id, start) in used.zip((first * per_block..).step_by(*per_block as usize)) {
+        let within = rows.start.max(start) - start..rows.end.min(start.saturating_add(*per_block)) - start;
+        for piece in pieces(token, &within) {
+            visit(id, start + piece.start - rows.start, piece);
+        }
+    }
+}
+
+/// Cuts a range so that each piece is regular under the axis's split: it lies within one group, or is whole groups.
+pub(crate) fn pieces(axis: &Axis, range: &Range<u32>) -> impl Iterator<Item = Range<u32>> + use<> {
+    let cuts = match axis.split {
+        None => [range.clone(), 0..0, 0..0],
+        Some(Split { inner, .. }) => {
+            let first_whole = range.start.next_multiple_of(inner).min(range.end);
+            let last_whole = (range.end / inner * inner).max(first_whole);
+            [range.start..first_whole, first_whole..last_whole, last_whole..range.end]
+        }
     };
-    let first_whole = range.start.next_multiple_of(inner).min(range.end);
-    let last_whole = (range.end / inner * inner).max(first_whole);
-    let cuts = [range.start..first_whole, first_whole..last_whole, last_whole..range.end];
-    cuts.into_iter().filter(|piece| !piece.is_empty()).collect()
+    cuts.into_iter().filter(|piece| !piece.is_empty())
 }
 
 /// Adds the dims of `count` neighbours along an axis, whose section stride is `section_stride` bytes.

@@ -421,3 +421,25 @@ fn a_rank_holds_every_group_of_its_stages_or_is_refused() {
     let more = [first_stage.as_slice(), &[unknown]].concat();
     assert_eq!(table.held_by_rank(&more).unwrap_err().kind(), ErrorKind::Incompatible);
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    //= SPEC.md#read-bounds
+    #[test]
+    fn a_hostile_header_of_any_group_never_panics(
+        slice in 0..12_u32,
+        changes in prop::collection::vec((prop_oneof![144..192_usize, 320..1100_usize], any::<u8>()), 1..6),
+        object_len in any::<u64>(),
+    ) {
+        let header = header(&hybrid().build().unwrap(), slice);
+        let mut bytes = encoded(&header);
+        changes.iter().for_each(|(at, value)| bytes[*at] = *value);
+        bytes[288..296].fill(0);
+        let checksum = Checksum::of(&bytes);
+        bytes[288..296].copy_from_slice(&checksum.to_le_bytes());
+        for len in [object_len, header.layout.object_len] {
+            let _ = ObjectHeader::decode(&bytes, len);
+        }
+    }
+}

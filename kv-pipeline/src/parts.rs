@@ -3,9 +3,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use kv_format::{Chunk, LayerPlan, ObjectIdentity, ObjectLayout, ObjectName, SectionPlace, Transfer};
+use kv_format::{
+    Chunk, LayerPlan, ObjectHeader, ObjectIdentity, ObjectLayout, ObjectName, ScaleGranularity, Scales,
+    Section, SectionPlace, Transfer,
+};
 
 use crate::blocks::SequenceBlocks;
+use crate::load::StaticScales;
 use crate::pipeline::Core;
 use crate::{Error, Registered, Result};
 
@@ -28,6 +32,8 @@ pub(crate) struct PlannedObject {
     pub(crate) layout: ObjectLayout,
     pub(crate) parts: Vec<Part>,
     plan: Arc<LayerPlan>,
+    /// What a load demands of the stored scales.
+    static_scales: Arc<StaticScales>,
 }
 
 impl PlannedObject {
@@ -48,7 +54,42 @@ impl PlannedObject {
         let plan = Arc::new(LayerPlan::new(geometry, blocks.of(group), chunk.tokens.clone(), heads)?);
         let name =
             ObjectName { namespace: identity.namespace, key: chunk.key, chunk_index: chunk.index, slice };
-        Ok(Self { name, identity, layout, parts, plan })
+        Ok(Self { name, identity, layout, parts, plan, static_scales: Arc::default() })
+    }
+
+    /// The object for an engine that has these fixed scales.
+    pub(crate) fn expecting(self, scales: &Arc<StaticScales>) -> Self {
+        Self { static_scales: Arc::clone(scales), ..self }
+    }
+
+    /// Whether a header is this object's, and its fixed scales the engine's.
+    ///
+    /// # Errors
+    /// `Incompatible` naming what differs.
+    pub(crate) fn expect(&self, header: &ObjectHeader) -> kv_format::Result<()> {
+        header.expect(&self.identity, &self.layout)?;
+        self.static_scales.check(self, header)
+    }
+
+    /// Whether a section holds scales that are fixed for every token.
+    fn is_static(&self, section: &Section) -> bool {
+        let fixed = |scales: Scales| scales.granularity != ScaleGranularity::PerTokenHead;
+        section.kind.is_scale() && self.identity.scales.is_some_and(fixed)
+    }
+
+    /// The sections that are fixed for every token, in lists of which each fits `bytes`.
+    pub(crate) fn static_batches(&self, bytes: usize) -> Vec<Vec<usize>> {
+        let mut batches: Vec<(u64, Vec<usize>)> = Vec::new();
+        for (number, section) in self.layout.sections.iter().enumerate().filter(|(_, s)| self.is_static(s)) {
+            match batches.last_mut() {
+                Some((len, batch)) if *len + section.len <= bytes as u64 => {
+                    *len += section.len;
+                    batch.push(number);
+                }
+                _ => batches.push((section.len, vec![number])),
+            }
+        }
+        batches.into_iter().map(|(_, batch)| batch).collect()
     }
 
     /// Bytes of the header.
@@ -70,15 +111,47 @@ impl PlannedObject {
 
     /// The device call that moves the sections of a part.
     pub(crate) fn transfer(&self, registered: &Registered, part: &Part) -> Result<Transfer> {
+        self.place(
+            registered,
+            part.sections.clone().map(|section| (section, self.range_in(part, section).start)),
+        )
+    }
+
+    /// The device call that writes the sections of a part into the engine's memory: all but fixed scales, which the engine has.
+    pub(crate) fn delivery(&self, registered: &Registered, part: &Part) -> Result<Transfer> {
+        let moving = part.sections.clone().filter(|section| !self.is_static(&self.layout.sections[*section]));
+        self.place(registered, moving.map(|section| (section, self.range_in(part, section).start)))
+    }
+
+    /// The device call that moves some sections, one behind the other in staging, and where they are there.
+    pub(crate) fn transfer_of(
+        &self,
+        registered: &Registered,
+        sections: &[usize],
+    ) -> Result<(Transfer, Vec<Range<usize>>)> {
+        let mut ranges: Vec<Range<usize>> = Vec::with_capacity(sections.len());
+        for section in sections {
+            let start = ranges.last().map_or(0, |range| range.end);
+            ranges.push(start..start + index(self.layout.sections[*section].len));
+        }
+        let places = sections.iter().zip(&ranges).map(|(section, range)| (*section, range.start));
+        Ok((self.place(registered, places)?, ranges))
+    }
+
+    /// The device call that moves sections, each with its first byte in staging.
+    fn place(
+        &self,
+        registered: &Registered,
+        sections: impl Iterator<Item = (usize, usize)>,
+    ) -> Result<Transfer> {
         let group = self.identity.slice.group;
         let geometry = registered.geometry(group).ok_or_else(|| not_held(group))?;
-        let place = |section: usize| {
-            let staging = self.range_in(part, section).start as u64;
+        let place = |(section, staging): (usize, usize)| {
             let section = &self.layout.sections[section];
-            let tensor = geometry.tensor(section.layer, section.kind)?;
+            let (tensor, staging) = (geometry.tensor(section.layer, section.kind)?, staging as u64);
             Some(SectionPlace { region: tensor.region, device: tensor.offset, staging, kind: section.kind })
         };
-        let sections = part.sections.clone().map(place).collect::<Option<Vec<_>>>();
+        let sections = sections.map(place).collect::<Option<Vec<_>>>();
         let sections = sections.ok_or_else(|| {
             Error::invalid(format!("{} has a layer that the rank does not hold", self.name))
         })?;

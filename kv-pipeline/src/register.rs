@@ -118,6 +118,11 @@ impl Registered {
         Ok(self.inner.memory.close().await?)
     }
 
+    /// Whether the engine has scales that are fixed for every token.
+    pub(crate) fn has_static_scales(&self) -> bool {
+        self.geometries().iter().any(|geometry| geometry.kinds().any(|kind| geometry.is_static(kind)))
+    }
+
     /// Which of the holders of a slice this rank is.
     pub(crate) fn replica(&self, namespace: &Namespace, slice: u32) -> Replica {
         let group = namespace.slices().slices().get(slice as usize).map(|slice| slice.group);
@@ -181,14 +186,6 @@ fn check(namespace: &Namespace, geometry: &Geometry) -> Result<()> {
             geometry.block_tokens.to_string(),
             format!("one state for each chunk of {chunk} tokens"),
         );
-    }
-    if let Some(kind) = geometry.kinds().find(|kind| geometry.is_static(*kind)) {
-        return Err(Error::new(
-            ErrorKind::Incompatible,
-            format!(
-                "{kind:?} is fixed for every token: loads would change it under sequences that the engine holds"
-            ),
-        ));
     }
     Ok(())
 }

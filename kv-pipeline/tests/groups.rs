@@ -40,6 +40,15 @@ fn namespace() -> Namespace {
     Namespace::builder(model).chunk_tokens(CHUNK).tensor_parallel(&[1, 2, 4]).build().unwrap()
 }
 
+/// Attention with fp8 and one scale for each tensor or head.
+fn with_static_scales(granularity: ScaleGranularity) -> Namespace {
+    let mut model = builder(3, 2, 16).build().unwrap().model().clone();
+    model.groups[0].scales =
+        Some(Scales { granularity, direction: ScaleDirection::Divide, dtype: Dtype::Bf16 });
+    model.groups[0].dtype = Some(Dtype::E4m3Fn);
+    Namespace::builder(model).chunk_tokens(CHUNK).tensor_parallel(&[1, 2, 4]).build().unwrap()
+}
+
 /// A rank of an engine with some of the heads, its memory laid out at random.
 struct Engine {
     kv: Pipeline,
@@ -49,25 +58,35 @@ struct Engine {
 }
 
 /// Random geometries of every group for one rank of a tensor parallelism.
-fn geometries(runner: &mut TestRunner, rank: u32, degree: u32) -> (Vec<Geometry>, Vec<Vec<u32>>) {
-    let namespace = namespace();
+fn geometries(
+    namespace: &Namespace,
+    runner: &mut TestRunner,
+    rank: u32,
+    degree: u32,
+) -> (Vec<Geometry>, Vec<Vec<u32>>) {
     let groups = (0..).zip(&namespace.model().groups).map(|(index, group)| {
-        let (per_rank, first) = ((group.kv_heads / degree).max(1), rank * group.kv_heads / degree);
-        let engine = group_geometry(index, group.clone(), first..first + per_rank, CHUNK, COUNT);
+        let (heads, replica) = group.shard(degree, rank).unwrap();
+        let engine = group_geometry(index, group.clone(), heads, CHUNK, COUNT);
         let (geometry, blocks) = engine.new_tree(runner).unwrap().current();
-        let count = (degree / group.kv_heads).max(1);
-        let replica = Replica { index: rank % count, count };
         (Geometry::new(GeometryParts { replica, ..(*geometry).clone() }).unwrap(), blocks)
     });
     together(groups.collect())
 }
 
 impl Engine {
-    fn new(store: &MemoryStore, (geometries, blocks): (Vec<Geometry>, Vec<Vec<u32>>)) -> Self {
+    fn new(store: &MemoryStore, rank: (Vec<Geometry>, Vec<Vec<u32>>)) -> Self {
+        Self::of(namespace(), store, rank)
+    }
+
+    fn of(
+        namespace: Namespace,
+        store: &MemoryStore,
+        (geometries, blocks): (Vec<Geometry>, Vec<Vec<u32>>),
+    ) -> Self {
         let device = HostDevice::new(HostDeviceOptions::default()).unwrap();
         let allocate = |len: &u64| device.allocate(usize::try_from(*len).unwrap()).unwrap();
         let memory: Vec<HostAllocation> = geometries[0].regions.iter().map(allocate).collect();
-        let kv = Pipeline::builder(namespace())
+        let kv = Pipeline::builder(namespace)
             .device(Arc::clone(&device) as Arc<dyn Device>)
             .store(Arc::new(store.clone()))
             .staging_bytes(2 << 20)
@@ -127,7 +146,7 @@ async fn every_group_goes_from_two_ranks_to_four_and_back_to_one() {
     let slices = namespace().slices().slices().len() as u64;
     let mut written = 0;
     for rank in 0..2 {
-        let engine = Engine::new(&store, geometries(&mut runner, rank, 2));
+        let engine = Engine::new(&store, geometries(&namespace(), &mut runner, rank, 2));
         engine.prefill(COUNT);
         let saved = engine.save(&prompt).await;
         assert_eq!((saved.tokens, saved.deduplicated), (COUNT, 0));
@@ -135,7 +154,7 @@ async fn every_group_goes_from_two_ranks_to_four_and_back_to_one() {
     }
     assert_eq!(written, slices * u64::from(COUNT / CHUNK), "every slice of every chunk, once");
     for (rank, degree) in [(0, 4), (1, 4), (2, 4), (3, 4), (0, 1)] {
-        let engine = Engine::new(&store, geometries(&mut runner, rank, degree));
+        let engine = Engine::new(&store, geometries(&namespace(), &mut runner, rank, degree));
         let loaded = engine.load(&prompt).await;
         assert_eq!((loaded.tokens, loaded.failures), (COUNT, vec![]), "rank {rank} of {degree}");
         engine.assert_holds(COUNT);
@@ -150,14 +169,14 @@ async fn a_chunk_that_lacks_one_group_ends_hit_and_load() {
     let chunk = &chunks(&namespace, &prompt, &[]).unwrap()[1];
     for group in 0..4 {
         let store = MemoryStore::new();
-        let engine = Engine::new(&store, geometries(&mut runner, 0, 1));
+        let engine = Engine::new(&store, geometries(&namespace, &mut runner, 0, 1));
         engine.prefill(COUNT);
         engine.save(&prompt).await;
         let mut slices = (0..).zip(namespace.slices().slices());
         let slice = slices.find(|(_, slice)| slice.group == group).unwrap().0;
         let name = ObjectName { namespace: namespace.digest(), key: chunk.key, chunk_index: 1, slice };
         assert!(store.delete(&name).await.unwrap(), "{name}");
-        let reader = Engine::new(&store, geometries(&mut runner, 0, 1));
+        let reader = Engine::new(&store, geometries(&namespace, &mut runner, 0, 1));
         let hit = reader.kv.consumer().lookup(LookupRequest::new(&prompt)).await.unwrap();
         assert_eq!((hit.tokens, hit.stopped), (CHUNK, Some(StopReason::NotFound)), "group {group}");
         let loaded = reader.load(&prompt).await;
@@ -172,7 +191,7 @@ async fn a_chunk_that_lacks_one_group_ends_hit_and_load() {
 #[tokio::test]
 async fn a_rank_without_a_group_or_its_blocks_is_refused() {
     let store = MemoryStore::new();
-    let (all, blocks) = geometries(&mut TestRunner::deterministic(), 0, 1);
+    let (all, blocks) = geometries(&namespace(), &mut TestRunner::deterministic(), 0, 1);
     let engine = Engine::new(&store, (all.clone(), blocks));
     let regions = || engine.memory.iter().map(HostAllocation::region).collect::<Vec<_>>();
     for missing in 0..all.len() {
@@ -208,5 +227,45 @@ async fn a_rank_without_a_group_or_its_blocks_is_refused() {
         let error = engine.kv.consumer().load(&engine.registered, request).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains(&format!("KV group {group}")), "{error}");
+    }
+}
+
+//= SPEC.md#scales-static
+#[tokio::test]
+async fn fixed_scales_are_compared_and_never_written() {
+    for granularity in [ScaleGranularity::PerTensor, ScaleGranularity::PerHead] {
+        let (namespace, prompt) = (with_static_scales(granularity), tokens(COUNT));
+        let mut runner = TestRunner::deterministic();
+        let store = MemoryStore::new();
+        let mut engine = |rank, degree| {
+            let rank = geometries(&namespace, &mut runner, rank, degree);
+            Engine::of(namespace.clone(), &store, rank)
+        };
+        let producer = engine(0, 1);
+        producer.prefill(COUNT);
+        assert_eq!(producer.save(&prompt).await.tokens, COUNT);
+        // Four ranks for two heads, each with the producer's scales and nothing else.
+        for rank in 0..4 {
+            let consumer = engine(rank, 4);
+            consumer.prefill(0);
+            let loaded = consumer.load(&prompt).await;
+            assert_eq!((loaded.tokens, loaded.failures), (COUNT, vec![]), "{granularity:?}, rank {rank}");
+            consumer.assert_holds(COUNT);
+        }
+        // One byte of one layer's scale of V is another: nothing is loaded, and nothing of the engine's changes.
+        let other = engine(0, 1);
+        other.prefill(0);
+        let scale = other.registered.geometries()[0].tensor(2, TensorKind::ValueScale).unwrap();
+        let memory = &other.memory[scale.region as usize];
+        memory.with(|bytes| bytes[usize::try_from(scale.offset).unwrap()] ^= 1);
+        let before: Vec<Vec<u8>> =
+            other.memory.iter().map(|memory| memory.with_shared(<[u8]>::to_vec)).collect();
+        let loaded = other.load(&prompt).await;
+        let failure = &loaded.failures[0];
+        assert_eq!((loaded.tokens, failure.chunk_index, failure.reason), (0, 0, StopReason::Incompatible));
+        assert!(failure.message.contains("ValueScale of layer 2"), "{}", failure.message);
+        for (memory, before) in other.memory.iter().zip(before) {
+            memory.with_shared(|bytes| assert!(bytes == before));
+        }
     }
 }

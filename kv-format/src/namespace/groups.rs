@@ -1,8 +1,9 @@
 //! KV groups: tensors of a model that follow one rule, with their dtype and scales, and their text in the namespace.
 
 use std::fmt;
+use std::ops::Range;
 
-use crate::{Dtype, Error, LayerSet, Result, TensorKind};
+use crate::{Dtype, Error, LayerSet, Replica, Result, TensorKind};
 
 /// What a group's tensors are, and how many elements a head of them has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -194,6 +195,21 @@ impl KvGroup {
         tensors
     }
 
+    /// The heads that rank `rank` of a tensor parallelism holds, and which of their holders it is: an equal part each, or, where there
+    /// are more ranks than heads, one head that neighbouring ranks share, as engines shard KV.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a degree that neither divides the heads nor is a multiple of them, or a rank that is
+    /// not below it.
+    pub fn shard(&self, degree: u32, rank: u32) -> Result<(Range<u32>, Replica)> {
+        let (per_rank, replicas) = sharding(self.kv_heads, degree)?;
+        if rank >= degree {
+            return Err(Error::invalid(format!("rank {rank} of tensor parallelism {degree}")));
+        }
+        let first = rank / replicas * per_rank;
+        Ok((first..first + per_rank, Replica { index: rank % replicas, count: replicas }))
+    }
+
     /// What contradicts itself or this format in the group.
     pub(super) fn check(&self, index: usize) -> Result<()> {
         let refuse = |what: &str| Err(Error::invalid(format!("KV group {index} ({self}): {what}")));
@@ -244,6 +260,17 @@ impl fmt::Display for KvGroup {
             }
             GroupRule::SparseIndex { dim } | GroupRule::RecurrentState { dim } => write!(f, "dim={dim}"),
         }
+    }
+}
+
+/// Heads of a rank of a tensor parallelism, and how many ranks hold the same ones.
+pub(super) fn sharding(heads: u32, degree: u32) -> Result<(u32, u32)> {
+    match (heads.checked_rem(degree), degree.checked_rem(heads)) {
+        (Some(0), _) => Ok((heads / degree, 1)),
+        (Some(_), Some(0)) => Ok((1, degree / heads)),
+        _ => Err(Error::invalid(format!(
+            "tensor parallelism {degree} neither divides {heads} KV heads nor is a multiple of them"
+        ))),
     }
 }
 

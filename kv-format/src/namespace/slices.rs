@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::KvGroup;
+use super::groups::sharding;
 use crate::{Error, Geometry, LayerSet, Result};
 
 /// A fixed part of every chunk: some layers and some KV heads of one group.
@@ -169,14 +170,8 @@ fn overlap(a: &Range<u32>, b: &Range<u32>) -> usize {
 fn heads_per_slice(heads: u32, tensor_parallel: &[u32]) -> Result<u32> {
     let mut largest = heads;
     for &degree in tensor_parallel {
-        let shards = degree > 0 && heads.is_multiple_of(degree);
-        let replicates = degree > 0 && degree.is_multiple_of(heads);
-        if !shards && !replicates {
-            return Err(Error::invalid(format!(
-                "tensor parallelism {degree} neither divides {heads} KV heads nor is a multiple of them"
-            )));
-        }
-        largest = gcd(largest, (heads / degree).max(1));
+        let (per_rank, _) = sharding(heads, degree)?;
+        largest = gcd(largest, per_rank);
     }
     Ok(if heads <= HEADS_SLICED_SINGLY { 1 } else { largest })
 }

@@ -11,7 +11,7 @@ use kv_storage::{ErrorKind as StorageKind, ReadRange};
 
 use super::failed::Failed;
 use super::verifier::{State, Verified, Verifier, delivered};
-use super::{ChunkFailure, Delivered, LoadTask, StopReason};
+use super::{ChunkFailure, Delivered, LoadTask, StaticScales, StopReason};
 use crate::existing::quarantine;
 use crate::parts::{Part, PlannedObject};
 use crate::{Delivery, Error, Result};
@@ -22,13 +22,19 @@ impl LoadTask {
         if self.delivery == Delivery::AsVerified {
             return 1;
         }
-        self.objects(chunk).map_or(0, |objects| objects.iter().map(|object| object.parts.len()).sum())
+        self.objects(chunk, &Arc::default())
+            .map_or(0, |objects| objects.iter().map(|object| object.parts.len()).sum())
     }
 
     /// What this rank loads of a chunk.
-    fn objects(&self, chunk: &Chunk) -> Result<Vec<Arc<PlannedObject>>> {
+    pub(super) fn objects(
+        &self,
+        chunk: &Chunk,
+        scales: &Arc<StaticScales>,
+    ) -> Result<Vec<Arc<PlannedObject>>> {
         let plan = |&slice| {
-            PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks).map(Arc::new)
+            PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks)
+                .map(|object| Arc::new(object.expecting(scales)))
         };
         self.registered.slices().iter().map(plan).collect()
     }
@@ -36,7 +42,11 @@ impl LoadTask {
     /// Delivers a chunk, or says why not.
     pub(super) async fn load_chunk(&self, number: usize) -> Result<Result<Delivered, ChunkFailure>> {
         let chunk = &self.chunks[number];
-        let objects = self.objects(chunk)?;
+        let scales = match self.static_scales().await {
+            Ok(scales) => scales,
+            Err(failed) => return self.failure(chunk, &[], failed).await,
+        };
+        let objects = self.objects(chunk, &scales)?;
         let all: usize = objects.iter().map(|object| object.parts.len()).sum();
         let result = match self.delivery {
             Delivery::AsVerified => self.load_as_verified(number, &objects).await,
@@ -47,8 +57,20 @@ impl LoadTask {
         };
         match result {
             Ok(delivered) => Ok(Ok(delivered)),
-            Err(Failed::Error(error)) => Err(error.during(format!("loading chunk {}", chunk.index))),
-            Err(Failed::Reason { reason, message, object, corrupt }) => {
+            Err(failed) => self.failure(chunk, &objects, failed).await,
+        }
+    }
+
+    /// What a chunk that was not delivered means for the load.
+    async fn failure(
+        &self,
+        chunk: &Chunk,
+        objects: &[Arc<PlannedObject>],
+        failed: Failed,
+    ) -> Result<Result<Delivered, ChunkFailure>> {
+        match failed {
+            Failed::Error(error) => Err(error.during(format!("loading chunk {}", chunk.index))),
+            Failed::Reason { reason, message, object, corrupt } => {
                 if let Some(meta) = corrupt {
                     // Best effort: the load's answer does not depend on it.
                     let _ = quarantine(&self.core, &self.limits, &meta).await;
@@ -194,7 +216,7 @@ impl LoadTask {
         if part.sections.is_empty() {
             return Ok(Delivered::default());
         }
-        let transfer = object.transfer(&self.registered, part)?;
+        let transfer = object.delivery(&self.registered, part)?;
         self.scatter(transfer, staging).await?;
         Ok(delivered(&self.core, object, part))
     }

@@ -3,6 +3,7 @@
 mod chunk;
 mod failed;
 mod outcome;
+mod static_scales;
 mod verifier;
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use kv_device::Fence;
 use kv_device::parts::InFlight;
 use kv_format::Chunk;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinError;
 
 use crate::blocks::SequenceBlocks;
@@ -23,6 +24,7 @@ use crate::request::planned_chunks;
 use crate::stats::count;
 use crate::{Delivery, Error, ErrorKind, LoadPolicy, LoadRequest, Registered, Result};
 pub use outcome::{ChunkFailure, Loaded, StopReason};
+pub(crate) use static_scales::StaticScales;
 
 /// Pause before a waiting load looks again.
 const WAIT_PAUSE: Duration = Duration::from_millis(20);
@@ -85,6 +87,7 @@ impl Consumer {
                 limits,
                 turns,
                 gate,
+                static_scales: OnceCell::new(),
             }
             .run()
         });
@@ -159,6 +162,8 @@ struct LoadTask {
     turns: Turns,
     /// What the store's threads write into the engine's memory; closed when the load ends.
     gate: Arc<InFlight>,
+    /// Of the engine; read when the first chunk is loaded.
+    static_scales: OnceCell<Arc<StaticScales>>,
 }
 
 impl Drop for LoadTask {

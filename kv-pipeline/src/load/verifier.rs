@@ -122,7 +122,7 @@ impl Verifier {
         }
         let object = &self.object;
         let decoded = ObjectHeader::decode(buffer.get(..object.header_len()).unwrap_or_default(), meta.len)
-            .and_then(|header| header.expect(&object.identity, &object.layout).map(|()| header))
+            .and_then(|header| object.expect(&header).map(|()| header))
             .map_err(|error| Failed::header(self.index, &object.name, &error, meta))?;
         Ok(Arc::clone(self.state().header.insert(Arc::new(decoded))))
     }
@@ -170,7 +170,7 @@ impl Verifier {
         if part.sections.is_empty() {
             return Ok(Delivered::default());
         }
-        let transfer = self.object.transfer(registered, part)?;
+        let transfer = self.object.delivery(registered, part)?;
         registered.memory().scatter_now(&transfer, buffer).map_err(Error::from)?;
         drop(ticket);
         Ok(delivered(core, &self.object, part))
