@@ -94,12 +94,14 @@ pub(super) fn fixed_and_table(header: &ObjectHeader) -> Vec<u8> {
 
 /// Digest over the identity fields and the table of an encoded header.
 pub(super) fn content_digest(bytes: &[u8]) -> ContentDigest {
-    // In one piece: BLAKE3 hashes its chunks side by side only where a piece begins with one.
+    // BLAKE3 hashes its chunks of 1 KiB side by side only where a piece begins with one: so the table's first bytes fill the chunk
+    // that the identity begins.
+    const CHUNK: usize = 1024;
     let (identity, table) = (&bytes[field::KEY..field::CONTENT_DIGEST], &bytes[field::TABLE..]);
-    let mut digested = Vec::with_capacity(identity.len() + table.len());
-    digested.extend_from_slice(identity);
-    digested.extend_from_slice(table);
-    ContentDigest(blake3::derive_key("kvbridge 2026-11 content v1", &digested))
+    let (head, rest) = table.split_at(table.len().min(CHUNK - identity.len()));
+    let mut hasher = blake3::Hasher::new_derive_key("kvbridge 2026-11 content v1");
+    hasher.update(identity).update(head).update(rest);
+    ContentDigest(*hasher.finalize().as_bytes())
 }
 
 fn put(to: &mut [u8], at: usize, bytes: &[u8]) {
