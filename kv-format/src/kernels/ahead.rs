@@ -2,7 +2,7 @@
 //! that lie anywhere.
 
 use super::Kernels;
-use super::steps::{DIMS, PANEL, Side, Steps};
+use super::steps::{DIMS, LONG, PANEL, Side, Steps};
 use crate::StridedRun;
 
 /// Bytes of a cache line.
@@ -56,7 +56,13 @@ impl<'a> Ahead<'a> {
             line: 0,
             end: 0,
         };
+        // A section is read from its start to its end, which processors notice by themselves.
+        if source == Side::Section && nests.iter().all(|nest| nest.run >= LONG) {
+            ahead.run = runs.len();
+            return ahead;
+        }
         ahead.enter();
+        // All of the first lines are asked for at once, so that their latencies overlap.
         ahead.pass(PANEL, true);
         ahead.pass(ahead.distance() - PANEL, false);
         ahead
