@@ -192,6 +192,7 @@ mod namespace;
 mod object;
 #[forbid(unsafe_code)]
 mod plan;
+#[forbid(unsafe_code)]
 mod rank_plan;
 #[cfg(feature = "reference")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reference")))]
