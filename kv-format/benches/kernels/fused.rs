@@ -18,7 +18,7 @@ const TILE: usize = 1 << 20;
 const LAYOUTS: [(&str, Engine, [f64; 2]); 5] = [
     ("CRC fused, NHD", Engine::TokenMajor, [25.0, 30.0]),
     ("CRC fused, HND", Engine::HeadMajor, [25.0, 25.0]),
-    ("CRC fused, packed K|V", Engine::Packed, [25.0, 25.0]),
+    ("CRC fused, packed K and V", Engine::Packed, [25.0, 25.0]),
     ("CRC fused, ROCm", Engine::Rocm, [25.0, 25.0]),
     ("CRC fused, AITER shuffle", Engine::Shuffled, [25.0, 25.0]),
 ];

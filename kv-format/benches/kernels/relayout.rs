@@ -28,7 +28,7 @@ struct Kernel {
 const KERNELS: [Kernel; 7] = [
     kernel("NHD -> canonical", Engine::TokenMajor, Way::Gather, [[0.54, 0.68], [0.72, 0.79]]),
     kernel("HND -> canonical", Engine::HeadMajor, Way::Gather, [[0.43, 0.58], [0.74, 0.73]]),
-    kernel("packed K|V -> canonical", Engine::Packed, Way::Gather, [[0.43, 0.59], [0.85, 0.79]]),
+    kernel("packed K and V -> canonical", Engine::Packed, Way::Gather, [[0.43, 0.59], [0.85, 0.79]]),
     kernel(
         "ROCm x-packed K, transposed V -> canonical",
         Engine::Rocm,

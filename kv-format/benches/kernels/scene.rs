@@ -14,7 +14,7 @@ const CHUNK: u32 = 256;
 /// Bytes of an element: bf16.
 const BYTES: u64 = 2;
 
-/// How an engine keeps K and V. FP8 flavours, which also change the bytes, would be one more.
+/// How an engine keeps K and V. Recoding between FP8 flavours would be one more variant here and a row of `relayout::KERNELS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Engine {
     TokenMajor,

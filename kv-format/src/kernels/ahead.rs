@@ -2,7 +2,7 @@
 //! that lie anywhere.
 
 use super::Kernels;
-use super::steps::{DIMS, PANEL, Side, Steps};
+use super::steps::{DIMS, LONG, PANEL, Side, Steps};
 use crate::StridedRun;
 
 /// Bytes of a cache line.
@@ -13,6 +13,9 @@ const TOUCHED: usize = 4;
 
 /// Most bytes between what is fetched and what is moved.
 const FARTHEST: usize = PANEL + PANEL / 2;
+
+/// Bytes that are fetched early where something else is done between two panels.
+const EARLY: usize = 2 << 10;
 
 /// Walks the source of all runs, line by line in the order in which they are moved, some lines before they are.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub(super) struct Ahead<'a> {
     start: usize,
     line: usize,
     end: usize,
+    /// Bytes that were fetched before they were due.
+    early: usize,
 }
 
 impl<'a> Ahead<'a> {
@@ -55,8 +60,15 @@ impl<'a> Ahead<'a> {
             start: 0,
             line: 0,
             end: 0,
+            early: 0,
         };
+        // A section is read from its start to its end, which processors notice by themselves.
+        if source == Side::Section && nests.iter().all(|nest| nest.run >= LONG) {
+            ahead.run = runs.len();
+            return ahead;
+        }
         ahead.enter();
+        // All of the first lines are asked for at once, so that their latencies overlap.
         ahead.pass(PANEL, true);
         ahead.pass(ahead.distance() - PANEL, false);
         ahead
@@ -70,7 +82,17 @@ impl<'a> Ahead<'a> {
     /// Fetches as many bytes as were just moved, in whole lines.
     #[inline(always)]
     pub(super) fn advance(&mut self, bytes: usize) {
-        self.pass(bytes, true);
+        if self.early >= bytes {
+            self.early -= bytes;
+        } else {
+            self.pass(bytes, true);
+        }
+    }
+
+    /// Fetches some lines before they are due: something else is done first, and memory would be idle meanwhile.
+    pub(super) fn hurry(&mut self) {
+        self.pass(EARLY - self.early, true);
+        self.early = EARLY;
     }
 
     #[inline(always)]

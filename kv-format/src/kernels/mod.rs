@@ -283,6 +283,8 @@ impl Kernels {
 
 /// What else is done while bytes are on their way.
 trait Between {
+    /// Whether it is anything at all.
+    const READS: bool;
     /// Behind each panel of a run, with the part of the destination that it filled without a gap, if it did.
     fn panel(&mut self, to: &[u8], filled: Option<Range<usize>>);
     /// Behind run `index`.
@@ -290,6 +292,7 @@ trait Between {
 }
 
 impl Between for () {
+    const READS: bool = false;
     fn panel(&mut self, _: &[u8], _: Option<Range<usize>>) {}
     fn run(&mut self, _: usize) {}
 }
@@ -307,6 +310,7 @@ struct Taken {
 }
 
 impl Between for Taken {
+    const READS: bool = true;
     fn panel(&mut self, to: &[u8], filled: Option<Range<usize>>) {
         if let Some(filled) = filled.filter(|filled| filled.start == self.complete) {
             self.complete = filled.end;

@@ -59,7 +59,7 @@ macro_rules! level {
                         let (from, panel) = (&from[f..], &mut to[t..]);
                         // SAFETY: `self` exists, so the processor has the features that the function is compiled for.
                         unsafe { $module::rows(run, steps.row, from, panel, ahead) }
-                        between.panel(to, steps.filled(t));
+                        look(ahead, between, steps, to, t);
                     }),
                     _ => super::portable::move_nest(steps, from, to, (f, t), between),
                 }
@@ -82,7 +82,7 @@ macro_rules! level {
                     let (from, panel) = (&from[f..], &mut to[t..]);
                     // SAFETY: `self` exists, so the processor has the features that the function is compiled for.
                     unsafe { $module::transpose::<N, K>(column, steps.row, from, panel, ahead) }
-                        between.panel(to, steps.filled(t));
+                        look(ahead, between, steps, to, t);
                 });
             }
         }
@@ -91,6 +91,15 @@ macro_rules! level {
 
 level!(Avx2, avx2, "avx2");
 level!(Avx512, avx512, "avx2", "avx512f", "avx512bw");
+
+/// Does what is to be done behind the panel at `t`, with a part of the next one on its way. Of blocks that are read line by line that
+/// hides most of a checksum; of others it was measured to cost more than it hides.
+fn look<B: Between>(ahead: &mut Ahead<'_>, between: &mut B, steps: &Steps, to: &[u8], t: usize) {
+    if B::READS && steps.dense && steps.run >= LONG {
+        ahead.hurry();
+    }
+    between.panel(to, steps.filled(t));
+}
 
 /// Starts to bring the line of `from` at `at` into the cache.
 #[inline(always)]
