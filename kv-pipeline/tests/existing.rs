@@ -1,8 +1,6 @@
 //! What a save does with what is stored under its objects' names already: damage is replaced, somebody else's object is not touched, and
 //! what cannot be read is not judged.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod common;
 
 use std::sync::Arc;
