@@ -31,7 +31,7 @@ const SUBJECTS: [Subject; 2] = [
         package: "kv-pipeline",
         files: &["src/load/chunk.rs", "src/existing.rs"],
         only: "verif|same_lengths|read_existing|quarantine",
-        tests: &["existing", "verification"],
+        tests: &["existing", "other_buffers", "verification"],
     },
 ];
 
