@@ -17,6 +17,11 @@ use std::time::Duration;
 /// The targets, as in `fuzz/fuzz_targets`.
 const TARGETS: [&str; 3] = ["decode", "key_text", "plan"];
 
+/// Longest input of a target: an object of a few sections, or all that a description has numbers for.
+fn most_bytes(target: &str) -> String {
+    format!("-max_len={}", if target == "decode" { 12_000 } else { 512 })
+}
+
 /// Coverage as libFuzzer wants it. These are options of LLVM's pass, which the stable compiler has too.
 const COVERAGE: [&str; 7] = [
     "-Cpasses=sancov-module",
@@ -27,9 +32,6 @@ const COVERAGE: [&str; 7] = [
     "-Ccodegen-units=1",
     "--cfg=fuzzing",
 ];
-
-/// Longest input: an object of a few sections.
-const MOST_BYTES: &str = "-max_len=12000";
 
 /// One input that takes longer, or makes the target larger, is a finding.
 const LIMITS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=2048"];
@@ -193,7 +195,7 @@ impl Fuzzer {
         command.arg(&learnt).arg(self.seeds(target)).stderr(file).current_dir(&self.folder);
         command.arg(format!("-max_total_time={}", time.as_secs().max(1)));
         command.arg(format!("-artifact_prefix={}/", artifacts.display()));
-        command.args([MOST_BYTES, "-print_final_stats=1"]).args(LIMITS);
+        command.arg(most_bytes(target)).arg("-print_final_stats=1").args(LIMITS);
         let (stop, stopped) = channel::<()>();
         thread::scope(|scope| {
             let log = &log;
@@ -214,7 +216,11 @@ impl Fuzzer {
     fn merge(&self, target: &str) -> Result<()> {
         let fresh = tempfile::Builder::new().prefix("merge-").tempdir_in(&self.folder)?;
         let mut command = Command::new(self.program(target));
-        command.arg("-merge=1").arg(fresh.path()).arg(self.seeds(target)).arg(self.learnt(target));
+        command
+            .args(["-merge=1", &most_bytes(target)])
+            .arg(fresh.path())
+            .arg(self.seeds(target))
+            .arg(self.learnt(target));
         command.stderr(File::create(self.log(target))?).current_dir(&self.folder);
         let merged = self.processes.run(&mut command, Stdout::Inherit, BUILD_LIMIT)?.status.success();
         ensure!(merged, "{target}: merging failed; the log is {}", self.log(target).display());

@@ -3,18 +3,47 @@
 use crate::processes::{Processes, Stdout};
 use crate::workspace::{Metadata, cargo, root};
 use anyhow::{Result, bail};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Each mutant is built and tested: hours on a busy machine.
 const LIMIT: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// Mutate decoding, verification and keys of kv-format, and fail if a mutant survives the tests.
+/// Code that decides whether bytes are believed, and the tests that must notice each change to it: those about it, so that a run takes
+/// minutes. cargo-mutants builds and tests one mutant at a time.
+struct Subject {
+    package: &'static str,
+    files: &'static [&'static str],
+    /// Only mutants whose description matches.
+    only: &'static str,
+    tests: &'static [&'static str],
+}
+
+const SUBJECTS: [Subject; 2] = [
+    Subject {
+        package: "kv-format",
+        files: &["src/object/decode.rs", "src/object/mod.rs", "src/checksum.rs", "src/key.rs"],
+        only: "",
+        tests: &["golden", "header_edges", "identity", "keys", "mutations", "object"],
+    },
+    Subject {
+        package: "kv-pipeline",
+        files: &["src/load/chunk.rs", "src/existing.rs"],
+        only: "verif|same_lengths|read_existing|quarantine",
+        tests: &["existing", "other_buffers", "verification"],
+    },
+];
+
+/// Mutate decoding, verification and keys, and fail if a mutant survives the tests.
 ///
-/// .cargo/mutants.toml says which files and tests, and which mutants no test can tell from the original, with the reason. Needs
-/// cargo-mutants (cargo install --locked cargo-mutants); takes about half an hour. It works on a copy of the tree.
+/// .cargo/mutants.toml lists the mutants that no test can tell from the original, with the reason. Needs cargo-mutants (cargo install
+/// --locked cargo-mutants); takes half an hour. It works on a copy of the tree.
 #[derive(clap::Args)]
 pub(crate) struct Options {
+    /// Only this crate.
+    #[arg(long, value_parser = SUBJECTS.map(|subject| subject.package))]
+    package: Option<String>,
     /// Only the mutants whose description matches, e.g. verify_checksum.
     #[arg(long, value_name = "REGEX")]
     only: Option<String>,
@@ -37,22 +66,45 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if !installed {
         bail!("cargo-mutants is not installed: cargo install --locked cargo-mutants");
     }
+    let processes = Processes::new()?;
+    for subject in &SUBJECTS {
+        if options.package.as_ref().is_none_or(|package| package == subject.package) {
+            run_one(options, subject, &processes, &root, &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn run_one(
+    options: &Options,
+    subject: &Subject,
+    processes: &Processes,
+    root: &Path,
+    target: &Path,
+) -> Result<()> {
+    let output = target.join("mutants").join(subject.package);
     let mut command = Command::new(cargo());
-    command.args(["mutants", "--package", "kv-format", "--no-shuffle"]).current_dir(&root);
+    command.args(["mutants", "--package", subject.package, "--no-shuffle"]).current_dir(root);
+    for file in subject.files {
+        command.args(["--file", &format!("{}/{file}", subject.package)]);
+    }
+    command.args(["--re", options.only.as_deref().unwrap_or(subject.only)]);
     if options.list {
         command.arg("--list");
     } else {
-        command.args(["--jobs", "1", "--output"]).arg(&target);
-    }
-    if let Some(only) = &options.only {
-        command.args(["--re", only]);
+        std::fs::create_dir_all(&output)?;
+        command.args(["--jobs", "1", "--output"]).arg(&output);
+        command.args(["--", "--all-features", "--lib"]);
+        for test in subject.tests {
+            command.args(["--test", test]);
+        }
     }
     // The copy is built in a folder of its own.
     command.env_remove("CARGO_TARGET_DIR");
-    if !Processes::new()?.run(&mut command, Stdout::Inherit, LIMIT)?.status.success() {
+    if !processes.run(&mut command, Stdout::Inherit, LIMIT)?.status.success() {
         bail!(
             "mutants survive, or the tests fail without one: see {}. Add a test, or a reason to .cargo/mutants.toml",
-            target.join("mutants.out").display()
+            output.join("mutants.out").display()
         );
     }
     Ok(())
