@@ -24,9 +24,16 @@ pub(super) fn rows(run: usize, row: Step, from: &[u8], to: &mut [u8], ahead: &mu
         let to = &mut to[i * row.to..][..run];
         let [(from_head, head), (from_lines, lines), (from_tail, tail)] = by_lines(from, to);
         head.copy_from_slice(from_head);
-        for (from, to) in from_lines.as_chunks::<LINE>().0.iter().zip(lines.as_chunks_mut::<LINE>().0) {
-            ahead.advance(LINE);
-            store(to, load(from), cold);
+        let pairs = from_lines.as_chunks::<LINE>().0.iter().zip(lines.as_chunks_mut::<LINE>().0);
+        if ahead.is_done() {
+            for (from, to) in pairs {
+                store(to, load(from), cold);
+            }
+        } else {
+            for (from, to) in pairs {
+                ahead.advance(LINE);
+                store(to, load(from), cold);
+            }
         }
         tail.copy_from_slice(from_tail);
     }
