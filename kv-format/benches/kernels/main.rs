@@ -17,12 +17,11 @@
 //! * **Packed, eight heads: .67 of .85 and .79.** K and V are gathered one after the other, each reading every other 256 bytes. Twice
 //!   the reads for the same writes predicts (1 + 1) / (2 + 1) = .67: the processor's prefetcher appears to bring the other half along.
 //!   Its counters are not visible in the virtual machine, so this is inferred. Gathering both in one pass would need a call for both.
-//! * **To Gaudi's blocks: .77 to .82 of .87 with one head, .86 of .88 with eight and one thread.** Leaving out the fence that every
-//!   section of 64 KiB ends with gains 2 to 3 %, which safe code may not; touching the destination's pages ahead gains nothing; the
-//!   rest is not explained.
-//! * **Checksum: packed, ROCm and AITER at 22 to 28 % of 25 with one head, all but NHD at 26 to 39 % of 25 with eight.** It adds up to
+//! * **To Gaudi's blocks, one head: .81 to .85 of .87.** Leaving out the fence that every section of 64 KiB ends with gains 2 to
+//!   3 %, which safe code may not; touching the destination's pages ahead gains nothing; the rest is not explained.
+//! * **Checksum: packed, ROCm and AITER at 22 to 28 % of 25 with one head, all but NHD at 27 to 43 % of 25 with eight.** It adds up to
 //!   17 ps a byte (it runs at 57 GB/s) to a gather of 40 to 70 ps: the faster the gather, the larger a part. In NHD order it hides
-//!   behind lines that are fetched early (12 % with eight heads). A block of eight heads in head-major or transposed order is complete
+//!   behind lines that are fetched early (12 to 20 % with eight heads). A block of eight heads in head-major or transposed order is complete
 //!   only as a whole, so its 32 KiB come back from the second-level cache. Pieces of 1 and 2 KiB cost more than they overlap; of
 //!   16 KiB, too.
 //! * **Header: 13.4 microseconds of 2.** The format's content digest is one BLAKE3 of 7.8 KiB on either side, 5 microseconds each where

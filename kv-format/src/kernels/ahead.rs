@@ -79,6 +79,11 @@ impl<'a> Ahead<'a> {
         self.nests.first().map_or(PANEL, |nest| nest.bytes.clamp(PANEL, FARTHEST))
     }
 
+    /// Whether there is nothing left to fetch, now and later.
+    pub(super) fn is_done(&self) -> bool {
+        self.run >= self.runs.len()
+    }
+
     /// Fetches as many bytes as were just moved, in whole lines.
     #[inline(always)]
     pub(super) fn advance(&mut self, bytes: usize) {

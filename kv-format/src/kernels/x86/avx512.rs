@@ -19,13 +19,24 @@ const LANES: usize = 4;
 #[target_feature(enable = "avx2,avx512f,avx512bw")]
 pub(super) fn rows(run: usize, row: Step, from: &[u8], to: &mut [u8], ahead: &mut Ahead<'_>) {
     let cold = ahead.cold;
+    if ahead.is_done() {
+        rows_with(run, row, from, to, cold, || {});
+    } else {
+        rows_with(run, row, from, to, cold, || ahead.advance(LINE));
+    }
+}
+
+/// The same, calling `line` before each line.
+#[target_feature(enable = "avx2,avx512f,avx512bw")]
+#[inline]
+fn rows_with(run: usize, row: Step, from: &[u8], to: &mut [u8], cold: bool, mut line: impl FnMut()) {
     for i in 0..row.count {
         let from = &from[i * row.from..][..run];
         let to = &mut to[i * row.to..][..run];
         let [(from_head, head), (from_lines, lines), (from_tail, tail)] = by_lines(from, to);
         head.copy_from_slice(from_head);
         for (from, to) in from_lines.as_chunks::<LINE>().0.iter().zip(lines.as_chunks_mut::<LINE>().0) {
-            ahead.advance(LINE);
+            line();
             store(to, load(from), cold);
         }
         tail.copy_from_slice(from_tail);
