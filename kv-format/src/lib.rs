@@ -171,7 +171,10 @@ pub use checksum::Checksum;
 pub use digest::{ChunkKey, ContentDigest, InputDigest, NamespaceDigest};
 pub use dtype::{Dtype, RopePairing};
 pub use error::{Error, ErrorKind, Result};
-pub use geometry::{Axis, Geometry, GeometryParts, PagingLayout, Replica, Split, TensorBase, TensorKind};
+pub use geometry::{
+    Axis, EngineLayout, EngineMemory, EngineRegion, Geometry, GeometryParts, PagingLayout, RankShape,
+    RegionContents, Replica, Split, TensorBase, TensorKind,
+};
 pub use key::{Chunk, Extra, chunks};
 pub use name::{ObjectName, RecordKind, RecordName};
 pub use namespace::{

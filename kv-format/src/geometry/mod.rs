@@ -1,9 +1,11 @@
 //! Geometry: what is needed to find element (layer, K or V, token, head, dim) in one rank's share of an engine's paged KV memory.
 
+mod named;
 mod paging;
 
 use std::ops::{Deref, Range};
 
+pub use named::{EngineLayout, EngineMemory, EngineRegion, RankShape, RegionContents};
 pub use paging::{Axis, PagingLayout, Split};
 
 use crate::{Dtype, Error, Result, RopePairing};
@@ -229,17 +231,34 @@ impl Geometry {
         let stride = self.key.block_stride * bytes;
         let mut folded = Vec::new();
         for &(offset, _, kind) in tensors {
+            let mut own = Vec::new();
             for (start, len) in
                 self.paging(kind).block_footprint(self.block_tokens, self.head_count(), self.dim(kind))?
             {
                 let (start, len) = ((offset + start * bytes) % stride, len * bytes);
                 let head = len.min(stride - start);
-                folded.push((start, head));
-                folded.push((0, len - head));
+                own.push((start, head));
+                own.push((0, len - head));
             }
+            // What lies outside of the blocks (vLLM's LHBNC has heads there) folds onto itself. No tensor meets itself, which `span`
+            // proved, so each is counted once.
+            folded.append(&mut union(own));
         }
         if disjoint(folded) { Ok(()) } else { Err(overlap()) }
     }
+}
+
+/// The same bytes as intervals that do not overlap.
+fn union(mut intervals: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    intervals.sort_unstable();
+    let mut apart: Vec<(u64, u64)> = Vec::with_capacity(intervals.len());
+    for (start, len) in intervals {
+        match apart.last_mut() {
+            Some((last, reach)) if start <= *last + *reach => *reach = (*reach).max(start + len - *last),
+            _ => apart.push((start, len)),
+        }
+    }
+    apart
 }
 
 /// Whether no two intervals `(start, len)` share a byte.
