@@ -11,6 +11,7 @@
 //!   `[layer][K, V][token][head][dim]`, each with a CRC-64/NVME.
 //! * [`Geometry`]: where an element is in an engine's paged memory, as data; [`LayerPlan`]: the strided runs between that memory and
 //!   sections.
+//! * [`EngineLayout`]: the layouts that engines have, by name, each of which builds the geometry of a rank.
 //! * [`convert`]: the naive element-by-element conversion, oracle for everything faster.
 //!
 //! It does no I/O, has no async code and allocates nothing that its input does not warrant. `unsafe` is forbidden.

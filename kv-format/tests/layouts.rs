@@ -1,7 +1,7 @@
 //! Named layouts against index vectors that numpy made from the engines' own expressions (`golden/layouts.py`): every element of
 //! every tensor, not a formula of ours against another.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -38,7 +38,8 @@ struct Parallelism {
 
 impl Parallelism {
     fn all(heads: u32) -> Vec<Self> {
-        let legal = (1..=16).filter(|tensor| heads % tensor == 0 || tensor % heads == 0);
+        let legal =
+            (1..=16_u32).filter(|tensor| heads.is_multiple_of(*tensor) || tensor.is_multiple_of(heads));
         legal.flat_map(|tensor| [1, 2, 4].map(|pipeline| Self { heads, tensor, pipeline })).collect()
     }
 
