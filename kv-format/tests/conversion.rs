@@ -1,5 +1,7 @@
 //! Conversion between any two engines: naive loop, strided-run plan and reference bytes agree.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use kv_format::convert::{SectionRange, Sequence, between, gather, scatter};
 use kv_format::reference::{Engine, Shape, filled, geometry, reference};
 use kv_format::*;
