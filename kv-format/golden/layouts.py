@@ -13,10 +13,10 @@ addresses itself, its formula is checked beside the view.
 
 The expressions are cited by repository, file and name. Read as files: vllm-project/vllm (kv_cache_layout.py and
 kv_cache_interface.py of 0.33, rocm_attn.py, rocm_aiter_fa.py from before), ROCm/vllm (paged_attn.py, flash_attn.py),
-vllm-project/vllm-gaudi 0.24, sgl-project/sglang 0.5, EricLBuehler/mistral.rs 0.9. Read as excerpts: vLLM's flash_attn.py, flashinfer.py
-and gpu_model_runner.py from before packed contents, csrc/cache_kernels.cu, ROCm/aiter cache_kernels.cu. Not seen, and taken from
-descriptions of the releases: the MLA shapes of vllm-gaudi and SGLang, SGLang 0.5.23's joint allocation of K and V, and 0.33's own
-call of `unbind(1)` in rocm_aiter_fa.py (the same call was seen in vllm/models/minimax_m3).
+vllm-project/vllm-gaudi 0.24, sgl-project/sglang 0.5, EricLBuehler/mistral.rs 0.9. Read as excerpts: vLLM's flash_attn.py,
+flashinfer.py, gpu_model_runner.py and kv_connector_model_runner_mixin.py from before packed contents, csrc/cache_kernels.cu, ROCm/aiter
+cache_kernels.cu. Not seen, and taken from descriptions of the releases: the MLA shapes of vllm-gaudi and SGLang, SGLang 0.5.23's joint
+allocation of K and V, and 0.33's own call of `unbind(1)` in rocm_aiter_fa.py (the same call was seen in vllm/models/minimax_m3).
 
 File format, line by line; `#` begins a comment:
 
@@ -201,7 +201,7 @@ def vllm_shuffle_slots(layout, rank):
     return vectors
 
 
-# --- vLLM before packed contents: one allocation per layer ----------------------------------------------------------------------
+# --- vLLM before 0.33: one allocation per layer, or for all layers where a connector asked for it --------------------------------
 
 
 def reshape_kv_cache(vectors, shape, stride_order):
@@ -232,6 +232,32 @@ def vllm_block_first(stride_order, rank):
         kv_cache = reshape_kv_cache(vectors, shape, stride_order)
         vectors.add(layer, "key", kv_cache[:, 0])
         vectors.add(layer, "value", kv_cache[:, 1])
+    return vectors
+
+
+def vllm_layer_packed(stride_order, rank):
+    """vLLM flash_attn.py with packed contents, an allocation per layer: get_kv_cache_shape is (num_blocks, num_kv_heads, block_size,
+    2 * head_size); get_kv_cache_stride_order: HND (0, 1, 2, 3), NHD (0, 2, 1, 3); kv_cache.transpose(1, 2).split(head_size, dim=-1)."""
+    vectors = Vectors(rank)
+    for layer in range(rank.layers):
+        shape = (rank.blocks, rank.heads, rank.block, rank.key_dim + rank.value_dim)
+        kv_cache = reshape_kv_cache(vectors, shape, stride_order)
+        key_cache, value_cache = np.split(kv_cache.swapaxes(1, 2), [rank.key_dim], axis=-1)
+        vectors.add(layer, "key", key_cache)
+        vectors.add(layer, "value", value_cache)
+    return vectors
+
+
+def vllm_cross_layer(stride_order, rank):
+    """vLLM vllm/v1/worker/kv_connector_model_runner_mixin.py, allocate_uniform_kv_caches: (num_layers,) + get_kv_cache_shape in the
+    stride order with layers, permuted back, tensor[layer]. flashinfer.py, get_kv_cache_stride_order(include_num_layers_dimension):
+    NHD (1, 0, 2, 3, 4, 5), HND (1, 2, 4, 0, 3, 5)."""
+    vectors = Vectors(rank)
+    shape = (rank.layers, rank.blocks, 2, rank.block, rank.heads, rank.key_dim)
+    kv_caches = reshape_kv_cache(vectors, shape, stride_order)
+    for layer in range(rank.layers):
+        vectors.add(layer, "key", kv_caches[layer][:, 0])
+        vectors.add(layer, "value", kv_caches[layer][:, 1])
     return vectors
 
 
@@ -389,6 +415,10 @@ def cases():
     for name, make in (("rocm", vllm_rocm_slots), ("shuffle", vllm_shuffle_slots)):
         page = 2 * 16 * 2 * 16 * 2 + 32
         yield f"vllm-{name}-lbhnc", "bf16-padded", make("lbhnc", Rank("bf16", 2, 16, 16, 16, page_bytes=page))
+    yield "vllm-layer-hnd", "bf16", vllm_layer_packed((0, 1, 2, 3), Rank("bf16", 3, 16, 32, 16))
+    yield "vllm-layer-nhd", "bf16", vllm_layer_packed((0, 2, 1, 3), Rank("bf16", 3, 16, 32, 16))
+    yield "vllm-cross-layer-nhd", "bf16", vllm_cross_layer((1, 0, 2, 3, 4, 5), Rank("bf16", 3, 16, 16, 16))
+    yield "vllm-cross-layer-hnd", "bf16", vllm_cross_layer((1, 2, 4, 0, 3, 5), Rank("bf16", 3, 16, 16, 16))
     nhd, hnd = (0, 1, 2, 3, 4), (0, 1, 3, 2, 4)
     for order_name, order in (("nhd", nhd), ("hnd", hnd)):
         yield f"vllm-kv-first-{order_name}", "bf16", vllm_kv_first(order, Rank("bf16", 3, 16, 16, 16))

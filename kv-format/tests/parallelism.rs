@@ -207,9 +207,9 @@ fn enumerate(heads: u32, degrees: usize, engines: usize) {
     assert_eq!(configurations, engines);
 }
 
-/// 22 layouts, 10 of them with heads of V of their own length, 8 with pages that can be padded; of these, 2 with one head a rank.
+/// 26 layouts, 12 of them with heads of V of their own length, 8 with pages that can be padded; of these, 2 with one head a rank.
 const fn configurations(degrees: usize, one_head: usize) -> usize {
-    3 * ((22 + 10 + 6) * degrees + 2 * one_head)
+    3 * ((26 + 12 + 6) * degrees + 2 * one_head)
 }
 
 //= SPEC.md#invariant

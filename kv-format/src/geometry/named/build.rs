@@ -188,7 +188,7 @@ impl Plan<'_> {
         let Some(outside) = dims.iter().rposition(|dim| matches!(dim, Dim::Layer | Dim::Block)) else {
             return refused("this layout has no pages");
         };
-        if self.arrangement.allocation != Allocation::Rank {
+        if !self.arrangement.padded {
             return refused("this engine does not pad pages");
         }
         let others = dims.iter().take(outside).filter(|dim| !matches!(dim, Dim::Layer | Dim::Block));

@@ -59,23 +59,30 @@ pub(super) struct Arrangement {
     pub(super) spare: Spare,
     /// Whether the engine has one head size for K and V.
     pub(super) one_head_size: bool,
+    /// Whether the engine can pad its pages.
+    pub(super) padded: bool,
 }
 
 impl Arrangement {
-    /// K and V of every layer in one allocation, K first in the content dim.
-    const fn packed(dims: &'static [Dim]) -> Self {
-        let allocation = Allocation::Rank;
-        Self { allocation, key: dims, value: dims, spare: Spare::Nothing, one_head_size: false }
+    /// K and V in the content dim of a token's head, K first.
+    const fn packed(allocation: Allocation, dims: &'static [Dim]) -> Self {
+        let padded = matches!(allocation, Allocation::Rank);
+        Self { allocation, key: dims, value: dims, spare: Spare::Nothing, one_head_size: false, padded }
     }
 
-    /// K and V as two halves of an allocation.
+    /// K and V as two halves of an allocation, or of each of its parts.
     const fn halves(allocation: Allocation, key: &'static [Dim], value: &'static [Dim]) -> Self {
-        Self { allocation, key, value, spare: Spare::Nothing, one_head_size: true }
+        Self { allocation, key, value, spare: Spare::Nothing, one_head_size: true, padded: false }
+    }
+
+    /// K and V as two head slots of a page, in one allocation for all layers.
+    const fn slots(key: &'static [Dim], value: &'static [Dim]) -> Self {
+        Self { padded: true, ..Self::halves(Allocation::Rank, key, value) }
     }
 
     /// K and V in allocations of their own.
     const fn apart(key: &'static [Dim], value: &'static [Dim], spare: Spare, one_head_size: bool) -> Self {
-        Self { allocation: Allocation::Tensor, key, value, spare, one_head_size }
+        Self { allocation: Allocation::Tensor, key, value, spare, one_head_size, padded: false }
     }
 
     /// Whether K and V share the content dim of a token's head.
@@ -97,32 +104,38 @@ pub(super) const fn arrangement(layout: EngineLayout) -> Arrangement {
     const SHUFFLED_V: &[Dim] = &[Block, Head, TokenGroup, Element, Token];
 
     match layout {
-        EngineLayout::VllmLbhnc => Arrangement::packed(&[Layer, Block, Head, Token, Element]),
-        EngineLayout::VllmLbnhc => Arrangement::packed(&[Layer, Block, Token, Head, Element]),
-        EngineLayout::VllmLhbnc => Arrangement::packed(&[Layer, Head, Block, Token, Element]),
-        EngineLayout::VllmBlhnc => Arrangement::packed(&[Block, Layer, Head, Token, Element]),
-        EngineLayout::VllmBlnhc => Arrangement::packed(&[Block, Layer, Token, Head, Element]),
-        EngineLayout::VllmBhlnc => Arrangement::packed(&[Block, Head, Layer, Token, Element]),
-        EngineLayout::VllmRocmLhbnc => Arrangement::halves(
-            Rank,
+        EngineLayout::VllmLbhnc => Arrangement::packed(Rank, &[Layer, Block, Head, Token, Element]),
+        EngineLayout::VllmLbnhc => Arrangement::packed(Rank, &[Layer, Block, Token, Head, Element]),
+        EngineLayout::VllmLhbnc => Arrangement::packed(Rank, &[Layer, Head, Block, Token, Element]),
+        EngineLayout::VllmBlhnc => Arrangement::packed(Rank, &[Block, Layer, Head, Token, Element]),
+        EngineLayout::VllmBlnhc => Arrangement::packed(Rank, &[Block, Layer, Token, Head, Element]),
+        EngineLayout::VllmBhlnc => Arrangement::packed(Rank, &[Block, Head, Layer, Token, Element]),
+        EngineLayout::VllmRocmLhbnc => Arrangement::slots(
             &[Layer, Side, Block, Head, ElementGroup, Token, Element],
             &[Layer, Side, Block, Head, Element, Token],
         ),
-        EngineLayout::VllmRocmLbhnc => Arrangement::halves(
-            Rank,
+        EngineLayout::VllmRocmLbhnc => Arrangement::slots(
             &[Layer, Block, Side, Head, ElementGroup, Token, Element],
             &[Layer, Block, Side, Head, Element, Token],
         ),
-        EngineLayout::VllmShuffleLhbnc => Arrangement::halves(
-            Rank,
+        EngineLayout::VllmShuffleLhbnc => Arrangement::slots(
             &[Layer, Side, Block, Head, ElementGroup, Token, Element],
             &[Layer, Side, Block, Head, TokenGroup, Element, Token],
         ),
-        EngineLayout::VllmShuffleLbhnc => Arrangement::halves(
-            Rank,
+        EngineLayout::VllmShuffleLbhnc => Arrangement::slots(
             &[Layer, Block, Side, Head, ElementGroup, Token, Element],
             &[Layer, Block, Side, Head, TokenGroup, Element, Token],
         ),
+        EngineLayout::VllmLayerHnd => Arrangement::packed(OneLayer, HND),
+        EngineLayout::VllmLayerNhd => Arrangement::packed(OneLayer, NHD),
+        EngineLayout::VllmCrossLayerNhd => {
+            let dims = &[Block, Layer, Side, Token, Head, Element];
+            Arrangement::halves(Rank, dims, dims)
+        }
+        EngineLayout::VllmCrossLayerHnd => {
+            let dims = &[Block, Side, Head, Layer, Token, Element];
+            Arrangement::halves(Rank, dims, dims)
+        }
         EngineLayout::VllmKvFirstNhd => {
             let dims = &[Side, Block, Token, Head, Element];
             Arrangement::halves(OneLayer, dims, dims)

@@ -73,6 +73,21 @@ pub enum EngineLayout {
     VllmShuffleLhbnc,
     /// The same in LBHNC: `[L, B, 2, ..]`. Otherwise as [`VllmShuffleLhbnc`](Self::VllmShuffleLhbnc).
     VllmShuffleLbhnc,
+    /// vLLM with packed contents and an allocation per layer, `[B, H, N, C]`: between 0.22 and 0.33, and how a connector sees 0.33's
+    /// LBHNC if it registers layer by layer.
+    ///
+    /// `get_kv_cache_shape` and `get_kv_cache_stride_order` of `vllm/v1/attention/backends/flash_attn.py` in that time; with two head
+    /// sizes, of `flash_attn_diffkv.py`.
+    VllmLayerHnd,
+    /// The same with `VLLM_KV_CACHE_LAYOUT=NHD`: `[B, N, H, C]`. Otherwise as [`VllmLayerHnd`](Self::VllmLayerHnd).
+    VllmLayerNhd,
+    /// vLLM before packed contents, FlashInfer with cross-layer blocks in NHD: `[B, L, 2, N, H, D]`.
+    ///
+    /// One allocation for all layers. `allocate_uniform_kv_caches` of `vllm/v1/worker/kv_connector_model_runner_mixin.py`,
+    /// `get_kv_cache_stride_order` of `vllm/v1/attention/backends/flashinfer.py`.
+    VllmCrossLayerNhd,
+    /// The same in HND: `[B, 2, H, L, N, D]`. Otherwise as [`VllmCrossLayerNhd`](Self::VllmCrossLayerNhd).
+    VllmCrossLayerHnd,
     /// vLLM before packed contents (to 0.22 or so) `[2, B, N, H, D]`: FlashAttention, AITER, Triton; NHD.
     ///
     /// One allocation per layer. `get_kv_cache_shape` and `get_kv_cache_stride_order` of
@@ -123,7 +138,7 @@ pub enum EngineLayout {
 
 impl EngineLayout {
     /// Every layout that this version knows.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::VllmLbhnc,
         Self::VllmLbnhc,
         Self::VllmLhbnc,
@@ -134,6 +149,10 @@ impl EngineLayout {
         Self::VllmRocmLbhnc,
         Self::VllmShuffleLhbnc,
         Self::VllmShuffleLbhnc,
+        Self::VllmLayerHnd,
+        Self::VllmLayerNhd,
+        Self::VllmCrossLayerNhd,
+        Self::VllmCrossLayerHnd,
         Self::VllmKvFirstNhd,
         Self::VllmKvFirstHnd,
         Self::VllmBlockFirstNhd,
@@ -161,6 +180,10 @@ impl EngineLayout {
             Self::VllmRocmLbhnc => "vllm-rocm-lbhnc",
             Self::VllmShuffleLhbnc => "vllm-shuffle-lhbnc",
             Self::VllmShuffleLbhnc => "vllm-shuffle-lbhnc",
+            Self::VllmLayerHnd => "vllm-layer-hnd",
+            Self::VllmLayerNhd => "vllm-layer-nhd",
+            Self::VllmCrossLayerNhd => "vllm-cross-layer-nhd",
+            Self::VllmCrossLayerHnd => "vllm-cross-layer-hnd",
             Self::VllmKvFirstNhd => "vllm-kv-first-nhd",
             Self::VllmKvFirstHnd => "vllm-kv-first-hnd",
             Self::VllmBlockFirstNhd => "vllm-block-first-nhd",
@@ -349,6 +372,9 @@ mod tests {
             (EngineLayout::SglangVectorized5d, &odd_block),
             (EngineLayout::VllmKvFirstNhd, &padded(page)),
             (EngineLayout::VllmGaudi, &padded(page)),
+            (EngineLayout::VllmLayerHnd, &padded(page)),
+            (EngineLayout::VllmCrossLayerNhd, &padded(page)),
+            (EngineLayout::VllmCrossLayerHnd, &two_sizes),
             (EngineLayout::VllmLbhnc, &padded(page - 2)),
             (EngineLayout::VllmLbhnc, &padded(page + 1)),
             (EngineLayout::VllmLhbnc, &padded(page)),
