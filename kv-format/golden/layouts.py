@@ -237,7 +237,8 @@ def vllm_block_first(stride_order, rank):
 
 def vllm_layer_packed(stride_order, rank):
     """vLLM flash_attn.py with packed contents, an allocation per layer: get_kv_cache_shape is (num_blocks, num_kv_heads, block_size,
-    2 * head_size); get_kv_cache_stride_order: HND (0, 1, 2, 3), NHD (0, 2, 1, 3); kv_cache.transpose(1, 2).split(head_size, dim=-1)."""
+    2 * head_size); get_kv_cache_stride_order: HND (0, 1, 2, 3), NHD (0, 2, 1, 3); kv_cache.transpose(1, 2).split(head_size, dim=-1).
+    With two head sizes flash_attn_diffkv.py has head_size + head_size_v elements, K first."""
     vectors = Vectors(rank)
     for layer in range(rank.layers):
         shape = (rank.blocks, rank.heads, rank.block, rank.key_dim + rank.value_dim)
