@@ -173,7 +173,7 @@ pub use digest::{ChunkKey, ContentDigest, InputDigest, NamespaceDigest};
 pub use dtype::{Dtype, RopePairing};
 pub use error::{Error, ErrorKind, Result};
 pub use geometry::{
-    Axis, EngineLayout, EngineMemory, EngineRegion, Geometry, GeometryParts, PagingLayout, RankShape,
+    Axis, EngineLayout, Geometry, GeometryParts, PagingLayout, RankMemory, RankRegion, RankShape,
     RegionContents, Replica, Split, TensorBase, TensorKind,
 };
 pub use key::{Chunk, Extra, chunks};

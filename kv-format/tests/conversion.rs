@@ -49,7 +49,7 @@ fn named(shape: Shape) -> impl Strategy<Value = Engine> {
         .prop_filter_map("not a block or padding of this engine", move |(layout, block_tokens, padding)| {
             layout.memory(&rank(block_tokens, padding)).ok()
         })
-        .prop_flat_map(|EngineMemory { geometry, .. }| {
+        .prop_flat_map(|RankMemory { geometry, .. }| {
             let ids = (0..geometry.blocks).collect::<Vec<_>>();
             (Just(geometry), Just(ids).prop_shuffle())
         })

@@ -5,7 +5,7 @@ mod paging;
 
 use std::ops::{Deref, Range};
 
-pub use named::{EngineLayout, EngineMemory, EngineRegion, RankShape, RegionContents};
+pub use named::{EngineLayout, RankMemory, RankRegion, RankShape, RegionContents};
 pub use paging::{Axis, PagingLayout, Split};
 
 use crate::{Dtype, Error, Result, RopePairing};

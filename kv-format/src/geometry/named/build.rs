@@ -1,14 +1,14 @@
 //! From a layout's axes and a rank's extents to a checked geometry: the only place that knows both the catalogue and [`Geometry`].
 
 use super::catalogue::{Allocation, Arrangement, Dim, Spare, arrangement};
-use super::{EngineLayout, EngineMemory, EngineRegion, RankShape, RegionContents};
+use super::{EngineLayout, RankMemory, RankRegion, RankShape, RegionContents};
 use crate::{Axis, Error, Geometry, GeometryParts, PagingLayout, Result, TensorBase, TensorKind};
 
 /// Bytes of the groups that ROCm's kernels load at once.
 const GROUP_BYTES: u32 = 16;
 
 /// Builds the memory of `layout` on `rank`.
-pub(super) fn memory(layout: EngineLayout, rank: &RankShape) -> Result<EngineMemory> {
+pub(super) fn memory(layout: EngineLayout, rank: &RankShape) -> Result<RankMemory> {
     let plan = Plan { layout, arrangement: arrangement(layout), rank };
     plan.check()?;
     let [key, value] = [plan.strides(TensorKind::Key)?, plan.strides(TensorKind::Value)?];
@@ -28,7 +28,7 @@ pub(super) fn memory(layout: EngineLayout, rank: &RankShape) -> Result<EngineMem
             };
             if region == regions.len() as u64 {
                 regions
-                    .push(EngineRegion { contents, bytes: plan.in_range(strides.total.checked_mul(bytes))? });
+                    .push(RankRegion { contents, bytes: plan.in_range(strides.total.checked_mul(bytes))? });
             }
             let side = match kind {
                 TensorKind::Key => 0,
@@ -59,7 +59,7 @@ pub(super) fn memory(layout: EngineLayout, rank: &RankShape) -> Result<EngineMem
         tensors,
         regions: regions.iter().map(|region| region.bytes).collect(),
     })?;
-    Ok(EngineMemory { geometry, regions })
+    Ok(RankMemory { geometry, regions })
 }
 
 /// Elements between neighbours along each axis, and elements of the whole allocation.

@@ -204,7 +204,7 @@ impl EngineLayout {
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) naming the layout and what it cannot be: extents that the engine itself refuses (heads of
     /// two sizes, groups that do not divide, pages that cannot be padded), an empty one, or more than the address space holds.
-    pub fn memory(self, rank: &RankShape) -> Result<EngineMemory> {
+    pub fn memory(self, rank: &RankShape) -> Result<RankMemory> {
         build::memory(self, rank)
     }
 }
@@ -257,16 +257,16 @@ pub struct RankShape {
 
 /// An engine's KV memory as it is registered and read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct EngineMemory {
+pub struct RankMemory {
     /// Where every element is. Its blocks are all ids that may hold tokens: with SGLang's page 0, without Gaudi's last block.
     pub geometry: Geometry,
     /// What to register, in the order of [`GeometryParts::regions`](crate::GeometryParts::regions).
-    pub regions: Vec<EngineRegion>,
+    pub regions: Vec<RankRegion>,
 }
 
 /// One allocation of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct EngineRegion {
+pub struct RankRegion {
     /// What it holds.
     pub contents: RegionContents,
     /// Its length, spare blocks and padding included.
