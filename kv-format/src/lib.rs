@@ -12,6 +12,7 @@
 //! * [`Geometry`]: where an element is in an engine's paged memory, as data; [`LayerPlan`]: the strided runs between that memory and
 //!   sections.
 //! * [`kernels`]: the copies that a plan describes, at the speed of memory, with the checksum taken on the way.
+//! * [`EngineLayout`]: the layouts that engines have, by name, each of which builds the geometry of a rank.
 //! * [`convert`]: the naive element-by-element conversion, oracle for everything faster.
 //!
 //! It does no I/O, has no async code and allocates nothing that its input does not warrant. `unsafe` is forbidden in all that parses;
@@ -191,7 +192,8 @@ pub use digest::{ChunkKey, ContentDigest, InputDigest, NamespaceDigest};
 pub use dtype::{Dtype, RopePairing};
 pub use error::{Error, ErrorKind, Result};
 pub use geometry::{
-    AttentionParts, Axis, Geometry, GeometryParts, PagingLayout, Replica, Split, TensorBase, TensorGeometry,
+    AttentionParts, Axis, EngineLayout, Geometry, GeometryParts, PagingLayout, RankMemory, RankRegion,
+    RankShape, RegionContents, Replica, Split, TensorBase, TensorGeometry,
 };
 pub use key::{Chunk, Extra, chunks};
 pub use kind::TensorKind;

@@ -1,7 +1,8 @@
 //! `cargo xtask`: the project's own commands, in Rust so that a fresh machine needs nothing but a toolchain.
 //!
 //! `demo` shows the library at work, `test` checks the whole workspace, `tidy` keeps the rules that no compiler keeps, `doc` builds
-//! the documentation as docs.rs does, `bench` measures save and load beside what the machine can do.
+//! the documentation as docs.rs does, `bench` measures save and load beside what the machine can do, `golden` compares the golden files
+//! with what their generators make.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -13,6 +14,7 @@
 mod bench;
 mod demo;
 mod doc;
+mod golden;
 mod model;
 mod processes;
 mod steps;
@@ -42,6 +44,7 @@ enum Command {
     Test(steps::Options),
     Tidy(tidy::Options),
     Doc(doc::Options),
+    Golden(golden::Options),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Test(options) => steps::run(&options),
         Command::Tidy(options) => tidy::command(&options),
         Command::Doc(options) => doc::run(&options),
+        Command::Golden(options) => golden::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
