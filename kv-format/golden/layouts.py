@@ -3,8 +3,8 @@
 
     python3 layouts.py FOLDER
 
-writes FOLDER/<layout>.txt for every named layout and FOLDER/latent/<layout>.txt for layouts of one latent tensor, which have no
-name yet. The committed ones are in tests/golden/layouts; `cargo xtask golden` compares and tests/layouts.rs reads them.
+writes FOLDER/<layout>.txt for every named layout and FOLDER/latent/<layout>.txt for one that has no name yet: mistral.rs keeps a latent
+and its rotary part in two allocations, which no single base and strides describe. The committed ones are in tests/golden/layouts; `cargo xtask golden` compares and tests/layouts.rs reads them.
 
 How: memory whose elements are their own indices (`np.arange`) goes through the allocation, view, permute and split expressions that
 the engine applies to its memory. Element [block, token, head, dim] of what comes out is then the index at which the engine keeps it.
@@ -441,16 +441,22 @@ def cases():
 def latent_cases():
     """(layout, case, vectors) of latent attention: 32 + 8 elements stand for 512 + 64."""
 
-    def rank(block, page_bytes=None):
-        return Rank("bf16", 1, 0, 0, block, latent=(32, 8), page_bytes=page_bytes)
+    def rank(block, page_bytes=None, dtype="bf16"):
+        return Rank(dtype, 1, 0, 0, block, latent=(32, 8), page_bytes=page_bytes)
 
     yield "vllm-layer-mla", "bf16", vllm_layer_mla(rank(16))
     for layout in ("lbhnc", "blhnc"):
         yield f"vllm-{layout}-mla", "bf16", vllm_mla(layout, rank(16))
         yield f"vllm-{layout}-mla", "bf16-padded", vllm_mla(layout, rank(16, page_bytes=16 * 40 * 2 + 64))
     yield "vllm-gaudi-mla", "bf16", vllm_gaudi_mla(rank(128))
+    yield "vllm-gaudi-mla", "e4m3fn", vllm_gaudi_mla(rank(128, dtype="e4m3fn"))
     yield "sglang-mla", "bf16", sglang_mla(rank(16))
-    yield "mistralrs-mla", "bf16", mistralrs_mla(rank(16))
+    yield "sglang-mla", "bf16-page-1", sglang_mla(rank(1))
+
+
+def latent_cases_apart():
+    """The same where latent and rotary part are allocations of their own."""
+    yield "mistralrs-mla", "bf16", mistralrs_mla(Rank("bf16", 1, 0, 0, 16, latent=(32, 8)))
 
 
 # --- Files ---------------------------------------------------------------------------------------------------------------------------
@@ -496,7 +502,7 @@ def distinct(name, vectors):
 
 def main(folder):
     files = {}
-    for subfolder, made in (("", cases()), ("latent/", latent_cases())):
+    for subfolder, made in (("", cases()), ("", latent_cases()), ("latent/", latent_cases_apart())):
         for layout, case, vectors in made:
             distinct(f"{layout} {case}", vectors)
             files.setdefault(f"{subfolder}{layout}.txt", []).append(text(case, vectors))

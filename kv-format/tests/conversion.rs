@@ -30,19 +30,20 @@ fn named(shape: Shape) -> impl Strategy<Value = Engine> {
     let rank = move |block_tokens: u32, padding: Option<u64>| {
         let elements = u64::from(2 * block_tokens * shape.dim) * shape.heads.len() as u64;
         RankShape {
+            group: 0,
+            rule: GroupRule::FullAttention { key_dim: shape.dim, value_dim: shape.dim },
             dtype: shape.dtype,
             rope: RopePairing::RotateHalf,
-            layers: shape.layers.clone(),
+            layers: shape.layers.clone().into(),
             heads: shape.heads.clone(),
             replica: Replica::ONLY,
-            key_dim: shape.dim,
-            value_dim: shape.dim,
             block_tokens,
             blocks: TOKENS.div_ceil(block_tokens) + 2,
             page_bytes: padding.map(|padding| (elements + padding) * u64::from(shape.dtype.bytes())),
         }
     };
-    let layout = prop::sample::select(EngineLayout::ALL.to_vec());
+    let attention = EngineLayout::ALL.into_iter().filter(|layout| layout.kinds() == TensorKind::BOTH);
+    let layout = prop::sample::select(attention.collect::<Vec<_>>());
     let block_tokens = prop::sample::select(vec![1, 2, 3, 8, 16, 24, 32, 128]);
     let padding = prop_oneof![3 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(5))];
     (layout, block_tokens, padding)

@@ -2,6 +2,7 @@
 //! shape has them. Nothing here computes; [`build`](super::build) turns an entry and a rank's extents into a geometry.
 
 use super::EngineLayout;
+use crate::TensorKind;
 
 /// An axis of an engine's allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +28,11 @@ pub(super) enum Dim {
 /// What one allocation of the engine holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Allocation {
-    /// K and V of every layer.
+    /// Every tensor of every layer.
     Rank,
-    /// K and V of one layer.
+    /// Every tensor of one layer.
     Layer,
-    /// K or V of one layer.
+    /// One tensor of one layer.
     Tensor,
 }
 
@@ -46,15 +47,45 @@ pub(super) enum Spare {
     First,
 }
 
+/// The tensors of a layer: axes of the allocation as each of them sees them, the outermost first.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Tensors {
+    /// K and V.
+    Attention {
+        /// As K sees them.
+        key: &'static [Dim],
+        /// As V sees them.
+        value: &'static [Dim],
+    },
+    /// One latent with its rotary part behind it, which has one head.
+    Latent(&'static [Dim]),
+}
+
+impl Tensors {
+    /// Their kinds, in order.
+    pub(super) const fn kinds(&self) -> &'static [TensorKind] {
+        match self {
+            Self::Attention { .. } => &TensorKind::BOTH,
+            Self::Latent(_) => &[TensorKind::Latent],
+        }
+    }
+
+    /// The axes as the tensors of a kind see them.
+    pub(super) const fn axes(&self, kind: TensorKind) -> &'static [Dim] {
+        match (self, kind) {
+            (Self::Attention { value, .. }, TensorKind::Value) => value,
+            (Self::Attention { key: axes, .. } | Self::Latent(axes), _) => axes,
+        }
+    }
+}
+
 /// A layout as data.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrangement {
     /// What one allocation holds.
     pub(super) allocation: Allocation,
-    /// Axes of the allocation as K sees them, the outermost first.
-    pub(super) key: &'static [Dim],
-    /// The same as V sees them.
-    pub(super) value: &'static [Dim],
+    /// The tensors of each layer.
+    pub(super) tensors: Tensors,
     /// Blocks besides those that are handed out.
     pub(super) spare: Spare,
     /// Whether the engine has one head size for K and V.
@@ -67,12 +98,20 @@ impl Arrangement {
     /// K and V in the content dim of a token's head, K first.
     const fn packed(allocation: Allocation, dims: &'static [Dim]) -> Self {
         let padded = matches!(allocation, Allocation::Rank);
-        Self { allocation, key: dims, value: dims, spare: Spare::Nothing, one_head_size: false, padded }
+        let tensors = Tensors::Attention { key: dims, value: dims };
+        Self { allocation, tensors, spare: Spare::Nothing, one_head_size: false, padded }
+    }
+
+    /// One latent in each layer.
+    const fn latent(allocation: Allocation, dims: &'static [Dim], spare: Spare) -> Self {
+        let padded = matches!(allocation, Allocation::Rank);
+        Self { allocation, tensors: Tensors::Latent(dims), spare, one_head_size: false, padded }
     }
 
     /// K and V as two halves of an allocation, or of each of its parts.
     const fn halves(allocation: Allocation, key: &'static [Dim], value: &'static [Dim]) -> Self {
-        Self { allocation, key, value, spare: Spare::Nothing, one_head_size: true, padded: false }
+        let tensors = Tensors::Attention { key, value };
+        Self { allocation, tensors, spare: Spare::Nothing, one_head_size: true, padded: false }
     }
 
     /// K and V as two head slots of a page, in one allocation for all layers.
@@ -82,19 +121,20 @@ impl Arrangement {
 
     /// K and V in allocations of their own.
     const fn apart(key: &'static [Dim], value: &'static [Dim], spare: Spare, one_head_size: bool) -> Self {
-        Self { allocation: Allocation::Tensor, key, value, spare, one_head_size, padded: false }
+        let tensors = Tensors::Attention { key, value };
+        Self { allocation: Allocation::Tensor, tensors, spare, one_head_size, padded: false }
     }
 
-    /// Whether K and V share the content dim of a token's head.
+    /// Whether all tensors of a layer share the content dim of a token's head.
     pub(super) fn is_packed(&self) -> bool {
-        self.allocation != Allocation::Tensor && !self.key.contains(&Dim::Side)
+        self.allocation != Allocation::Tensor && !self.tensors.axes(TensorKind::Key).contains(&Dim::Side)
     }
 }
 
 /// The entry of a layout.
 #[rustfmt::skip]
 pub(super) const fn arrangement(layout: EngineLayout) -> Arrangement {
-    use Allocation::{Layer as OneLayer, Rank};
+    use Allocation::{Layer as OneLayer, Rank, Tensor};
     use Dim::{Block, Element, ElementGroup, Head, Layer, Side, Token, TokenGroup};
 
     const NHD: &[Dim] = &[Block, Token, Head, Element];
@@ -168,5 +208,14 @@ pub(super) const fn arrangement(layout: EngineLayout) -> Arrangement {
         EngineLayout::SglangVectorized5d => Arrangement::apart(X_PACKED, SHUFFLED_V, Spare::First, false),
         EngineLayout::MistralRsStandard => Arrangement::apart(X_PACKED, TRANSPOSED, Spare::Nothing, false),
         EngineLayout::MistralRsHnd => Arrangement::apart(HND, HND, Spare::Nothing, true),
+        EngineLayout::VllmLbhncMla => {
+            Arrangement::latent(Rank, &[Layer, Block, Head, Token, Element], Spare::Nothing)
+        }
+        EngineLayout::VllmBlhncMla => {
+            Arrangement::latent(Rank, &[Block, Layer, Head, Token, Element], Spare::Nothing)
+        }
+        EngineLayout::VllmLayerMla => Arrangement::latent(OneLayer, HND, Spare::Nothing),
+        EngineLayout::VllmGaudiMla => Arrangement::latent(Tensor, NHD, Spare::Behind),
+        EngineLayout::SglangMla => Arrangement::latent(Tensor, NHD, Spare::First),
     }
 }

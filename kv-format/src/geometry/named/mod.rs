@@ -6,30 +6,32 @@
 
 mod build;
 mod catalogue;
+mod rank;
 
 use std::fmt;
-use std::ops::Range;
 use std::str::FromStr;
 
-use crate::{Dtype, Error, Geometry, Replica, Result, RopePairing, TensorKind};
+pub use rank::{RankMemory, RankRegion, RankShape, RegionContents};
+
+use crate::{Error, Result, TensorKind};
 
 /// How an engine lays out its paged KV memory.
 ///
 /// Axes are named `L` layers, `B` blocks, `H` the rank's KV heads, `N` tokens of a block, `D` elements of a head, `C` the contents of
-/// a token's head, K then V, and `x` as many elements as 16 bytes have. The last axis is contiguous.
+/// a token's head, K then V or the latent with its rotary part behind it, and `x` as many elements as 16 bytes have. The last axis is contiguous.
 ///
 /// ```
-/// use kv_format::{Dtype, EngineLayout, RankShape, Replica, RopePairing, TensorKind};
+/// use kv_format::*;
 /// # fn main() -> kv_format::Result<()> {
 /// let layout: EngineLayout = "vllm-lbhnc".parse()?;
 /// let memory = layout.memory(&RankShape {
+///     group: 0,
+///     rule: GroupRule::FullAttention { key_dim: 128, value_dim: 128 },
 ///     dtype: Dtype::Bf16,
 ///     rope: RopePairing::RotateHalf,
-///     layers: 0..80,
+///     layers: LayerSet::from(0..80),
 ///     heads: 0..1, // rank 0 of 8
 ///     replica: Replica::ONLY,
-///     key_dim: 128,
-///     value_dim: 128,
 ///     block_tokens: 16,
 ///     blocks: 1000,
 ///     page_bytes: None,
@@ -134,11 +136,31 @@ pub enum EngineLayout {
     /// mistral.rs `KvCacheLayout::FlashInferHnd`: K and V apart, each `[B, H, N, D]`. Otherwise as
     /// [`MistralRsStandard`](Self::MistralRsStandard).
     MistralRsHnd,
+    /// vLLM, latents, a block's page behind the other: `[L, B, N, C]`.
+    ///
+    /// One allocation for all layers. vLLM 0.33 `MLAAttentionSpec` (`vllm/v1/kv_cache_interface.py`): one head without V. With one head,
+    /// LBHNC, LBNHC and LHBNC are this.
+    VllmLbhncMla,
+    /// vLLM, latents, a block's pages of all layers neighbours: `[B, L, N, C]`. With one head, BLHNC, BLNHC and BHLNC are this. Otherwise
+    /// as [`VllmLbhncMla`](Self::VllmLbhncMla).
+    VllmBlhncMla,
+    /// vLLM, latents, with an allocation per layer: `[B, N, C]`.
+    ///
+    /// `get_kv_cache_shape` of `vllm/v1/attention/backends/mla/common.py`.
+    VllmLayerMla,
+    /// vLLM on Gaudi, latents: `[(B + 1) * N, C]`; the last block takes what padding writes.
+    ///
+    /// One allocation per layer. vllm-gaudi 0.24, otherwise as [`VllmGaudi`](Self::VllmGaudi).
+    VllmGaudiMla,
+    /// SGLang's token pool of latents: `[(1 + B) * N, 1, C]`; page 0 takes what padding writes, so ids begin at 1.
+    ///
+    /// One tensor per layer. SGLang 0.5 `MLATokenToKVPool` (`python/sglang/srt/mem_cache/memory_pool.py`).
+    SglangMla,
 }
 
 impl EngineLayout {
     /// Every layout that this version knows.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 31] = [
         Self::VllmLbhnc,
         Self::VllmLbnhc,
         Self::VllmLhbnc,
@@ -165,6 +187,11 @@ impl EngineLayout {
         Self::SglangVectorized5d,
         Self::MistralRsStandard,
         Self::MistralRsHnd,
+        Self::VllmLbhncMla,
+        Self::VllmBlhncMla,
+        Self::VllmLayerMla,
+        Self::VllmGaudiMla,
+        Self::SglangMla,
     ];
 
     /// The name for configuration; [`FromStr`] reads it.
@@ -196,14 +223,25 @@ impl EngineLayout {
             Self::SglangVectorized5d => "sglang-vectorized-5d",
             Self::MistralRsStandard => "mistralrs-standard",
             Self::MistralRsHnd => "mistralrs-hnd",
+            Self::VllmLbhncMla => "vllm-lbhnc-mla",
+            Self::VllmBlhncMla => "vllm-blhnc-mla",
+            Self::VllmLayerMla => "vllm-layer-mla",
+            Self::VllmGaudiMla => "vllm-gaudi-mla",
+            Self::SglangMla => "sglang-mla",
         }
+    }
+
+    /// The kinds of tensors that each layer has: K and V, or a latent.
+    pub fn kinds(self) -> &'static [TensorKind] {
+        catalogue::arrangement(self).tensors.kinds()
     }
 
     /// The geometry of a rank with this layout, and the regions that it has to register.
     ///
     /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid) naming the layout and what it cannot be: extents that the engine itself refuses (heads of
-    /// two sizes, groups that do not divide, pages that cannot be padded), an empty one, or more than the address space holds.
+    /// [`Invalid`](crate::ErrorKind::Invalid) naming the layout and what it cannot be: a KV group of other kinds, extents that the
+    /// engine itself refuses (heads of two sizes, groups that do not divide, pages that cannot be padded), an empty one, or more than
+    /// the address space holds.
     pub fn memory(self, rank: &RankShape) -> Result<RankMemory> {
         build::memory(self, rank)
     }
@@ -230,79 +268,34 @@ impl FromStr for EngineLayout {
     }
 }
 
-/// What of a rank its layout does not say: extents, and which part of the model it holds.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RankShape {
-    /// Type of an element.
-    pub dtype: Dtype,
-    /// Which elements of a head are rotated together.
-    pub rope: RopePairing,
-    /// Layers of the model that this rank holds (pipeline parallelism).
-    pub layers: Range<u32>,
-    /// KV heads of the model that this rank holds (tensor parallelism).
-    pub heads: Range<u32>,
-    /// Which of the ranks with these heads this one is.
-    pub replica: Replica,
-    /// Elements of a head of K.
-    pub key_dim: u32,
-    /// Elements of a head of V.
-    pub value_dim: u32,
-    /// Tokens of a block: of a kernel's block where an engine cuts its own blocks further, and ids are then of those.
-    pub block_tokens: u32,
-    /// Blocks that the engine hands out, without a spare one that it allocates for padding.
-    pub blocks: u32,
-    /// Bytes from page to page where vLLM pads them (`page_size_padded`); `None` where it does not, and for other engines.
-    pub page_bytes: Option<u64>,
-}
-
-/// An engine's KV memory as it is registered and read.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RankMemory {
-    /// Where every element is. Its blocks are all ids that may hold tokens: with SGLang's page 0, without Gaudi's last block.
-    pub geometry: Geometry,
-    /// What to register, in the order of [`GeometryParts::regions`](crate::GeometryParts::regions).
-    pub regions: Vec<RankRegion>,
-}
-
-/// One allocation of an engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RankRegion {
-    /// What it holds.
-    pub contents: RegionContents,
-    /// Its length, spare blocks and padding included.
-    pub bytes: u64,
-}
-
-/// What one allocation of an engine holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RegionContents {
-    /// K and V of all layers of the rank.
-    Rank,
-    /// K and V of this layer of the model.
-    Layer(u32),
-    /// K or V of this layer of the model.
-    Tensor(u32, TensorKind),
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ErrorKind;
+    use crate::{Dtype, ErrorKind, GroupRule, LayerSet, Replica, RopePairing};
 
     fn rank() -> RankShape {
         RankShape {
+            group: 0,
+            rule: GroupRule::FullAttention { key_dim: 16, value_dim: 16 },
             dtype: Dtype::Bf16,
             rope: RopePairing::RotateHalf,
-            layers: 3..5,
+            layers: LayerSet::from(3..5),
             heads: 0..2,
             replica: Replica::ONLY,
-            key_dim: 16,
-            value_dim: 16,
             block_tokens: 16,
             blocks: 3,
             page_bytes: None,
         }
+    }
+
+    fn latent() -> RankShape {
+        let rule = GroupRule::MlaLatent { latent_dim: 24, rope_dim: 8 };
+        RankShape { rule, heads: 0..1, ..rank() }
+    }
+
+    /// A rank of the group that a layout is for.
+    fn rank_of(layout: EngineLayout) -> RankShape {
+        if layout.kinds() == TensorKind::BOTH { rank() } else { latent() }
     }
 
     #[test]
@@ -334,6 +327,17 @@ mod tests {
             );
             assert_eq!(memory.geometry.blocks, blocks, "{layout}");
         }
+        for (layout, regions, elements, blocks) in [
+            (EngineLayout::VllmBlhncMla, 1, 2 * 3 * 16 * 32, 3),
+            (EngineLayout::VllmLayerMla, 2, 3 * 16 * 32, 3),
+            (EngineLayout::VllmGaudiMla, 2, 4 * 16 * 32, 3),
+            (EngineLayout::SglangMla, 2, 4 * 16 * 32, 4),
+        ] {
+            let memory = layout.memory(&latent()).unwrap();
+            assert_eq!(memory.regions.len(), regions, "{layout}");
+            assert!(memory.regions.iter().all(|region| region.bytes == 2 * elements), "{layout}");
+            assert_eq!(memory.geometry.blocks, blocks, "{layout}");
+        }
         let gaudi = EngineLayout::VllmGaudi.memory(&rank()).unwrap();
         assert_eq!(gaudi.regions[3].contents, RegionContents::Tensor(4, TensorKind::Value));
     }
@@ -342,28 +346,31 @@ mod tests {
     #[test]
     fn every_layout_builds_at_the_extents_of_a_real_model() {
         for layout in EngineLayout::ALL {
-            let real = RankShape {
-                layers: 40..80,
-                heads: 2..10,
-                key_dim: 128,
-                value_dim: 128,
-                block_tokens: 128,
-                blocks: 9000,
-                ..rank()
+            let (rule, heads) = match rank_of(layout).rule {
+                GroupRule::MlaLatent { .. } => (GroupRule::MlaLatent { latent_dim: 512, rope_dim: 64 }, 0..1),
+                _ => (GroupRule::FullAttention { key_dim: 128, value_dim: 128 }, 2..10),
             };
+            let layers = LayerSet::from(40..80);
+            let real = RankShape { rule, heads, layers, block_tokens: 128, blocks: 9000, ..rank() };
             layout.memory(&real).unwrap();
-            layout.memory(&RankShape { dtype: Dtype::E4m3Fnuz, layers: 0..1, blocks: 1, ..real }).unwrap();
+            let one = RankShape { dtype: Dtype::E4m3Fnuz, layers: (0..1).into(), blocks: 1, ..real };
+            layout.memory(&one).unwrap();
         }
     }
 
     #[test]
     fn what_the_engine_refuses_is_refused() {
-        let two_sizes = RankShape { value_dim: 32, ..rank() };
-        let odd_dim = RankShape { key_dim: 12, value_dim: 12, ..rank() };
+        let attention = |key_dim, value_dim| RankShape {
+            rule: GroupRule::FullAttention { key_dim, value_dim },
+            ..rank()
+        };
+        let (two_sizes, odd_dim) = (attention(16, 32), attention(12, 12));
         let odd_block = RankShape { block_tokens: 12, ..rank() };
         let padded = |page_bytes| RankShape { page_bytes: Some(page_bytes), ..rank() };
         let page = 16 * 2 * 32 * 2; // bytes of a page's contents
-        let vast = RankShape { blocks: u32::MAX, block_tokens: u32::MAX, key_dim: u32::MAX, ..rank() };
+        let vast = RankShape { blocks: u32::MAX, block_tokens: u32::MAX, ..attention(u32::MAX, 16) };
+        let wide = GroupRule::MlaLatent { latent_dim: u32::MAX, rope_dim: 1 };
+        let index = RankShape { rule: GroupRule::SparseIndex { dim: 16 }, heads: 0..1, ..rank() };
         for (layout, shape) in [
             (EngineLayout::VllmGaudi, &two_sizes),
             (EngineLayout::VllmRocmLhbnc, &two_sizes),
@@ -384,6 +391,15 @@ mod tests {
             (EngineLayout::SglangNhd, &RankShape { blocks: u32::MAX, ..rank() }),
             (EngineLayout::VllmLbhnc, &RankShape { heads: 2..2, ..rank() }),
             (EngineLayout::VllmLbhnc, &RankShape { blocks: 0, ..rank() }),
+            (EngineLayout::VllmLbhnc, &RankShape { layers: LayerSet::default(), ..rank() }),
+            (EngineLayout::VllmLbhnc, &latent()),
+            (EngineLayout::VllmLbhnc, &index),
+            (EngineLayout::VllmLbhncMla, &index),
+            (EngineLayout::VllmLbhncMla, &rank()),
+            (EngineLayout::SglangMla, &RankShape { heads: 0..2, ..latent() }),
+            (EngineLayout::SglangMla, &RankShape { rule: wide, ..latent() }),
+            (EngineLayout::VllmLayerMla, &RankShape { page_bytes: Some(16 * 32 * 2), ..latent() }),
+            (EngineLayout::VllmLbhncMla, &RankShape { page_bytes: Some(16 * 32 * 2 - 2), ..latent() }),
         ] {
             let error = layout.memory(shape).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{layout} {shape:?}");
