@@ -80,3 +80,43 @@ fn latents_in_every_layout_and_parallelism() {
     // 5 layouts, 2 of them with pages that can be padded, TP 1 to 16.
     enumerate(variants.filter(Engine::is_possible).collect(), 3 * 16, (5 + 2) * 3 * 16);
 }
+
+fn per_token_head(dtype: Dtype) -> Option<Scales> {
+    let (granularity, direction) = (ScaleGranularity::PerTokenHead, ScaleDirection::Multiply);
+    Some(Scales { granularity, direction, dtype })
+}
+
+/// FP8 with a scale for each (token, head) beside K and V, which go wherever the codes go.
+//= SPEC.md#invariant
+//= SPEC.md#section-shapes
+#[test]
+fn fp8_with_scales_per_token_and_head_in_every_layout_and_parallelism() {
+    let rule = GroupRule::FullAttention { key_dim: 32, value_dim: 32 };
+    let engines = layouts_of(&TensorKind::BOTH).map(|layout| {
+        let mut engine = Engine::of_one_group(layout, rule, 8, false);
+        engine.groups[0].dtype = Some(Dtype::E4m3Fnuz);
+        engine.groups[0].scales = per_token_head(Dtype::F32);
+        engine
+    });
+    enumerate(engines.collect(), 3 * 5, 26 * 3 * 5);
+}
+
+/// Layers take turns: full attention, and a sliding window with other heads, other dtype and scales. Each rank holds some of both, and
+/// of the window's heads some that others hold too.
+//= SPEC.md#invariant
+//= SPEC.md#group-missing
+#[test]
+fn two_groups_in_every_layout_and_parallelism() {
+    let full = GroupRule::FullAttention { key_dim: KEY_DIM, value_dim: KEY_DIM };
+    let sliding = GroupRule::SlidingWindow { window: 8, key_dim: 16, value_dim: 16 };
+    let every_second = |first: u32| (first..8).step_by(2).collect::<LayerSet>();
+    let windowed = KvGroup {
+        dtype: Some(Dtype::E4m3Fn),
+        scales: per_token_head(Dtype::Bf16),
+        ..KvGroup::new(sliding, every_second(1), 4)
+    };
+    let groups = vec![KvGroup::new(full, every_second(0), 8), windowed];
+    let engines =
+        layouts_of(&TensorKind::BOTH).map(|layout| Engine { layout, groups: groups.clone(), padded: false });
+    enumerate(engines.collect(), 3 * 5, 26 * 3 * 5);
+}
