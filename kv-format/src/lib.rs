@@ -13,6 +13,7 @@
 //!   sections.
 //! * [`RankPlan`]: what one rank moves for some chunks and layers: objects, byte ranges, and the steps of its device and of the host.
 //! * [`kernels`]: the copies that a plan describes, at the speed of memory, with the checksum taken on the way.
+//! * [`EngineLayout`]: the layouts that engines have, by name, each of which builds the geometry of a rank.
 //! * [`convert`]: the naive element-by-element conversion, oracle for everything faster.
 //! * [`flavour`]: one FP8 flavour into another, by exact rules for codes and scales, lossy only by name.
 //! * [`explain()`]: what a key is made of, and the first thing in which two sequences differ.
@@ -204,7 +205,8 @@ pub use dtype::{Dtype, RopePairing};
 pub use error::{Error, ErrorKind, Result};
 pub use explain::{ChunkExplanation, Comparison, Explanation, SequenceDifference, explain};
 pub use geometry::{
-    AttentionParts, Axis, Geometry, GeometryParts, PagingLayout, Replica, Split, TensorBase, TensorGeometry,
+    AttentionParts, Axis, EngineLayout, Geometry, GeometryParts, PagingLayout, RankMemory, RankRegion,
+    RankShape, RegionContents, Replica, Split, TensorBase, TensorGeometry,
 };
 pub use key::{Chunk, Extra, chunks};
 pub use kind::TensorKind;

@@ -1,5 +1,7 @@
 //! Conversion between any two engines: naive loop, strided-run plan and reference bytes agree.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use kv_format::convert::{SectionRange, Sequence, between, gather, scatter};
 use kv_format::reference::{Engine, Shape, filled, geometry, reference};
 use kv_format::*;
@@ -7,15 +9,62 @@ use proptest::prelude::*;
 
 const TOKENS: u32 = 70;
 
-/// Two random geometries that hold the same layers and heads, and a token range.
+/// Two random engines, affine or named, that hold the same layers and heads, and a token range.
 fn pair() -> impl Strategy<Value = (Engine, Engine, std::ops::Range<u32>)> {
     let dtype = prop::sample::select(vec![Dtype::Bf16, Dtype::F32, Dtype::Int8, Dtype::F16]);
-    (1..3_u32, 0..2_u32, 1..5_u32, prop::sample::select(vec![1, 4, 6, 8]), dtype)
+    (1..3_u32, 0..2_u32, 1..5_u32, prop::sample::select(vec![1, 4, 6, 8, 16]), dtype)
         .prop_flat_map(|(layers, first, heads, dim, dtype)| {
             let shape = Shape { layers: first..first + layers, heads: first..first + heads, dim, dtype };
-            (geometry(shape.clone(), TOKENS), geometry(shape, TOKENS), 0..TOKENS, 1..=TOKENS)
+            (engine(shape.clone()), engine(shape), 0..TOKENS, 1..=TOKENS)
         })
         .prop_map(|(a, b, start, len)| (a, b, start..(start + len).min(TOKENS)))
+}
+
+/// A random affine engine or a named one.
+fn engine(shape: Shape) -> impl Strategy<Value = Engine> {
+    prop_oneof![geometry(shape.clone(), TOKENS), named(shape)]
+}
+
+/// A named layout with one of the block sizes that it can have, padded pages if it can have them, and blocks in random places.
+fn named(shape: Shape) -> impl Strategy<Value = Engine> {
+    let rank = move |block_tokens: u32, padding: Option<u64>| {
+        let elements = u64::from(2 * block_tokens * shape.dim) * shape.heads.len() as u64;
+        RankShape {
+            group: 0,
+            rule: GroupRule::FullAttention { key_dim: shape.dim, value_dim: shape.dim },
+            dtype: shape.dtype,
+            rope: RopePairing::RotateHalf,
+            layers: shape.layers.clone().into(),
+            heads: shape.heads.clone(),
+            replica: Replica::ONLY,
+            block_tokens,
+            blocks: TOKENS.div_ceil(block_tokens) + 2,
+            page_bytes: padding.map(|padding| (elements + padding) * u64::from(shape.dtype.bytes())),
+        }
+    };
+    let attention = EngineLayout::ALL.into_iter().filter(|layout| layout.kinds() == TensorKind::BOTH);
+    let layout = prop::sample::select(attention.collect::<Vec<_>>());
+    let block_tokens = prop::sample::select(vec![1, 2, 3, 8, 16, 24, 32, 128]);
+    let padding = prop_oneof![3 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(5))];
+    (layout, block_tokens, padding)
+        .prop_filter_map("not a block or padding of this engine", move |(layout, block_tokens, padding)| {
+            layout.memory(&rank(block_tokens, padding)).ok()
+        })
+        .prop_flat_map(|RankMemory { geometry, .. }| {
+            let ids = (0..geometry.blocks).collect::<Vec<_>>();
+            (Just(geometry), Just(ids).prop_shuffle())
+        })
+}
+
+/// The memory of an engine that holds the KV of `tokens` and of none before.
+fn filled_only(geometry: &Geometry, blocks: &[u32], tokens: &std::ops::Range<u32>) -> Vec<Vec<u8>> {
+    let mut regions = filled(geometry, blocks, tokens.end);
+    for range in sections(geometry, &(0..tokens.start)) {
+        let bytes = reference(geometry, &range).len();
+        let mut engine = Sequence { geometry, regions: &mut regions[..], blocks };
+        scatter(&mut engine, &range, &vec![0xEE; bytes]).unwrap();
+    }
+    regions
 }
 
 fn sections(geometry: &Geometry, tokens: &std::ops::Range<u32>) -> Vec<SectionRange> {
@@ -34,7 +83,7 @@ fn sections(geometry: &Geometry, tokens: &std::ops::Range<u32>) -> Vec<SectionRa
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     //= SPEC.md#invariant
     //= SPEC.md#dtype-unchanged
@@ -57,10 +106,11 @@ proptest! {
         between(
             &Sequence { geometry: &a.0, regions: &source[..], blocks: &a.1 },
             &mut Sequence { geometry, regions: &mut target[..], blocks },
-            0..TOKENS,
+            tokens.clone(),
         ).unwrap();
-        // The whole memory, gaps and unused blocks included, is what an engine that computed the KV itself would have.
-        prop_assert_eq!(&target, &filled(geometry, blocks, TOKENS));
+        // The whole memory, gaps, unused blocks and the rest of used ones included, is what an engine that computed the KV of these
+        // tokens itself would have.
+        prop_assert!(target == filled_only(geometry, blocks, &tokens));
         for range in sections(geometry, &tokens) {
             let engine = Sequence { geometry, regions: &target[..], blocks };
             prop_assert_eq!(gather(&engine, &range).unwrap(), reference(geometry, &range));
@@ -200,6 +250,24 @@ fn wrong_descriptions_are_refused() {
     assert!(Geometry::new(AttentionParts { tensors: turns, ..cross_layer.clone() }).is_ok());
     let collide = vec![base(0), base(512), base(1024), base(1100)];
     assert!(Geometry::new(AttentionParts { tensors: collide, ..cross_layer }).is_err());
+
+    // Heads outside of the blocks, [head, block, token, K and V]: they fold onto each other, K and V must not.
+    let packed_heads = PagingLayout {
+        block_stride: 16 * 16,
+        token: Axis::strided(16),
+        head: Axis::strided(4 * 16 * 16),
+        dim: Axis::strided(1),
+    };
+    let outside = |value| AttentionParts {
+        key: packed_heads,
+        value: packed_heads,
+        tensors: vec![base(0), base(value)],
+        ..packed.clone()
+    };
+    assert!(Geometry::new(outside(16)).is_ok());
+    for overlapping in [0, 2, 14] {
+        assert!(Geometry::new(outside(overlapping)).is_err(), "V from byte {overlapping}");
+    }
 
     for (what, blocks, tokens, heads) in [
         ("block out of range", vec![0, 4], 0..32, 0..2),

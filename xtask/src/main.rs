@@ -2,7 +2,7 @@
 //!
 //! `demo` shows the library at work, `test` checks the whole workspace, `tidy` keeps the rules that no compiler keeps, `doc` builds
 //! the documentation as docs.rs does, `bench` measures save and load beside what the machine can do, `fuzz` and `mutants` look for
-//! what the tests have missed.
+//! what the tests have missed, `golden` compares the golden files with what their generators make.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -15,6 +15,7 @@ mod bench;
 mod demo;
 mod doc;
 mod fuzz;
+mod golden;
 mod model;
 mod mutants;
 mod processes;
@@ -48,6 +49,7 @@ enum Command {
     Doc(doc::Options),
     Fuzz(fuzz::Options),
     Mutants(mutants::Options),
+    Golden(golden::Options),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Doc(options) => doc::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Mutants(options) => mutants::run(&options),
+        Command::Golden(options) => golden::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

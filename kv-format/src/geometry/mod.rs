@@ -2,11 +2,13 @@
 //! memory.
 
 mod disjoint;
+mod named;
 mod paging;
 mod parts;
 
 use std::ops::{Deref, Range};
 
+pub use named::{EngineLayout, RankMemory, RankRegion, RankShape, RegionContents};
 pub use paging::{Axis, PagingLayout, Split};
 pub use parts::{AttentionParts, GeometryParts, Replica, TensorBase, TensorGeometry};
 

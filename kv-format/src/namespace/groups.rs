@@ -94,6 +94,22 @@ pub struct KvGroup {
     pub scales: Option<Scales>,
 }
 
+impl GroupRule {
+    /// The tensors of each layer, without scales: their kinds in order, and the elements of a head of each.
+    pub(crate) fn tensors(self) -> Vec<(TensorKind, u32)> {
+        match self {
+            Self::FullAttention { key_dim, value_dim } | Self::SlidingWindow { key_dim, value_dim, .. } => {
+                vec![(TensorKind::Key, key_dim), (TensorKind::Value, value_dim)]
+            }
+            Self::MlaLatent { latent_dim, rope_dim } => {
+                vec![(TensorKind::Latent, latent_dim.saturating_add(rope_dim))]
+            }
+            Self::SparseIndex { dim } => vec![(TensorKind::Index, dim)],
+            Self::RecurrentState { dim } => vec![(TensorKind::State, dim)],
+        }
+    }
+}
+
 impl ScaleGranularity {
     /// The header's number.
     pub fn code(self) -> u16 {
@@ -177,17 +193,7 @@ impl KvGroup {
 
     /// The tensors of each layer in the order of a section: their kinds, and the elements of a head of each.
     pub fn tensors(&self) -> Vec<(TensorKind, u32)> {
-        let mut tensors = match self.rule {
-            GroupRule::FullAttention { key_dim, value_dim }
-            | GroupRule::SlidingWindow { key_dim, value_dim, .. } => {
-                vec![(TensorKind::Key, key_dim), (TensorKind::Value, value_dim)]
-            }
-            GroupRule::MlaLatent { latent_dim, rope_dim } => {
-                vec![(TensorKind::Latent, latent_dim.saturating_add(rope_dim))]
-            }
-            GroupRule::SparseIndex { dim } => vec![(TensorKind::Index, dim)],
-            GroupRule::RecurrentState { dim } => vec![(TensorKind::State, dim)],
-        };
+        let mut tensors = self.rule.tensors();
         if self.scales.is_some() {
             let scales: Vec<_> = tensors.iter().filter_map(|(kind, _)| Some((kind.scale()?, 1))).collect();
             tensors.extend(scales);
