@@ -114,7 +114,7 @@ async fn a_load_stops_where_the_store_gives_back_other_buffers() {
         assert_eq!((loaded.tokens, loaded.failures.len()), (0, 1), "{defect:?}");
         let failure = &loaded.failures[0];
         assert_eq!(failure.reason, StopReason::Unavailable, "{defect:?}: {failure}");
-        assert!(failure.to_string().contains("other buffers than it got"), "{defect:?}: {failure}");
+        assert!(failure.to_string().contains("run its conformance suite"), "{defect:?}: {failure}");
         consumer.assert_holds(0);
         assert_eq!(consumer.kv.staging().bytes_lent, 0, "{defect:?}");
     }
