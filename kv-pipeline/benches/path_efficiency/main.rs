@@ -144,7 +144,7 @@ fn measure(
     let wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     let mut engines = Vec::new();
     for (number, shape) in SHAPES.into_iter().enumerate() {
-        if wanted(shape.name) || ["save", "load"].iter().any(|operation| wanted(operation)) {
+        if rows::names(number).iter().any(|name| wanted(name)) {
             let mut engine = Engine::new(runtime, &stores.compared, shape, objects, shape.name)?;
             engine.prove(runtime).with_context(|| shape.name)?;
             engines.push((number, SameRuns::new(shape, objects)?, RefCell::new(engine)));

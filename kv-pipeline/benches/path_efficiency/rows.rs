@@ -143,20 +143,25 @@ pub(crate) fn same_runs<'a>(
     ]
 }
 
+/// Names of the rows of a shape.
+pub(crate) fn names(shape: usize) -> [String; 3] {
+    ["save", "load, whole chunks,", "load, as verified,"].map(|what| format!("{what} {}", SHAPES[shape].name))
+}
+
 /// Save and both kinds of load of one engine.
 pub(crate) fn pipeline<'a>(runtime: &'a Runtime, engine: &'a RefCell<Engine>, shape: usize) -> Vec<Row<'a>> {
-    let name = SHAPES[shape].name;
-    let row = |direction: Direction, how: &str, work: Work<'a>| Row {
+    let row = |direction: Direction, name: String, work: Work<'a>| Row {
         subject: Subject::Pipeline(direction, shape),
-        name: format!("{}{how} {name}", direction.name()),
+        name,
         threads: None,
         work,
     };
     let load = |delivery| -> Work<'a> { Box::new(move || engine.borrow_mut().load(runtime, delivery)) };
+    let [save, whole, verified] = names(shape);
     vec![
-        row(Direction::Save, "", Box::new(move || engine.borrow_mut().save(runtime))),
-        row(Direction::Load, ", whole chunks,", load(Delivery::WholeChunk)),
-        row(Direction::Load, ", as verified,", load(Delivery::AsVerified)),
+        row(Direction::Save, save, Box::new(move || engine.borrow_mut().save(runtime))),
+        row(Direction::Load, whole, load(Delivery::WholeChunk)),
+        row(Direction::Load, verified, load(Delivery::AsVerified)),
     ]
 }
 
