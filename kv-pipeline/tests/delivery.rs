@@ -15,8 +15,8 @@ use kv_memory::HostBuf;
 use kv_pipeline::*;
 use kv_storage::posix::FsyncPolicy;
 use kv_storage::{
-    Capabilities, KvStore, Next, ObjectMeta, PosixOptions, PosixStore, ReadOutcome, ReadPart, ReadRange,
-    ReadSink, Record, StoreHealth, Upload, Version,
+    ByteRange, Capabilities, KvStore, Next, ObjectMeta, PosixOptions, PosixStore, ReadOutcome, ReadPart,
+    ReadSink, Record, StoreHealth, Upload, Version, WriteSource,
 };
 use tokio::sync::Notify;
 
@@ -151,6 +151,24 @@ impl ReadSink for LateSink {
     }
 }
 
+/// Waits before it lets a range be filled, and says whether that was refused.
+struct LateSource {
+    inner: Arc<dyn WriteSource>,
+    arrived: Arc<Notify>,
+    go: Arc<std::sync::Mutex<mpsc::Receiver<()>>>,
+    done: mpsc::Sender<bool>,
+}
+
+impl WriteSource for LateSource {
+    fn fill(&self, index: usize, buffer: &mut HostBuf) -> bool {
+        self.arrived.notify_one();
+        let _ = self.go.lock().unwrap().recv();
+        let filled = self.inner.fill(index, buffer);
+        let _ = self.done.send(!filled);
+        filled
+    }
+}
+
 #[derive(Debug)]
 struct LateUpload {
     inner: Box<dyn Upload>,
@@ -167,19 +185,13 @@ impl Upload for LateUpload {
 
     async fn write_from(
         &self,
-        offset: u64,
-        part: HostBuf,
-        source: kv_storage::WriteSource,
+        ranges: Vec<ByteRange>,
+        buffer: HostBuf,
+        source: Arc<dyn WriteSource>,
     ) -> (HostBuf, kv_storage::Result<()>) {
         let (arrived, go, done) = (Arc::clone(&self.arrived), Arc::clone(&self.go), self.done.clone());
-        let late = Box::new(move |buffer: &mut HostBuf| {
-            arrived.notify_one();
-            let _ = go.lock().unwrap().recv();
-            let filled = source(buffer);
-            let _ = done.send(!filled);
-            filled
-        });
-        self.inner.write_from(offset, part, late).await
+        let late = Arc::new(LateSource { inner: source, arrived, go, done });
+        self.inner.write_from(ranges, buffer, late).await
     }
 
     async fn commit(self: Box<Self>) -> kv_storage::Result<kv_storage::Publication> {
@@ -222,7 +234,7 @@ impl KvStore for Late {
     async fn read_into(
         &self,
         name: &ObjectName,
-        ranges: Vec<ReadRange>,
+        ranges: Vec<ByteRange>,
         buffers: Vec<HostBuf>,
         sink: Arc<dyn ReadSink>,
     ) -> kv_storage::Result<Option<ObjectMeta>> {

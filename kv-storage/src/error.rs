@@ -50,13 +50,6 @@ impl Error {
         Self { kind, store: store.to_string(), message: message.into(), source: None }
     }
 
-    /// The error of a [`write_from`](crate::Upload::write_from) whose source gave up.
-    pub(crate) fn source_gave_up(offset: u64) -> Self {
-        let message =
-            format!("the source of the part at {offset} gave up, or changed its length: abort the upload");
-        Self::new(ErrorKind::Invalid, "upload", message)
-    }
-
     /// Adds the error underneath.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

@@ -152,4 +152,4 @@ pub use store::{
     Capabilities, KvStore, MAX_RECORD_BYTES, ObjectMeta, Publication, ReadOutcome, ReadPart, Record,
     StoreHealth, Upload, Version, WriteOrder,
 };
-pub use streaming::{Next, ReadRange, ReadSink, WriteSource};
+pub use streaming::{ByteRange, Next, ReadSink, WriteSource};

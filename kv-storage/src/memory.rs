@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
-use crate::parts::{Coverage, fill_then_write, out_of_range, read_in_turns, record_fits};
+use crate::parts::{Coverage, out_of_range, read_in_turns, record_fits, write_in_turns};
 use crate::{
-    Capabilities, Error, ErrorKind, KvStore, ObjectMeta, Publication, ReadOutcome, ReadPart, ReadRange,
+    ByteRange, Capabilities, Error, ErrorKind, KvStore, ObjectMeta, Publication, ReadOutcome, ReadPart,
     ReadSink, Record, Result, StoreHealth, Upload, Version, WriteOrder, WriteSource,
 };
 
@@ -162,7 +162,7 @@ impl KvStore for MemoryStore {
     async fn read_into(
         &self,
         name: &ObjectName,
-        ranges: Vec<ReadRange>,
+        ranges: Vec<ByteRange>,
         buffers: Vec<HostBuf>,
         sink: Arc<dyn ReadSink>,
     ) -> Result<Option<ObjectMeta>> {
@@ -270,8 +270,13 @@ impl Upload for MemoryUpload {
         (part, Ok(()))
     }
 
-    async fn write_from(&self, offset: u64, part: HostBuf, source: WriteSource) -> (HostBuf, Result<()>) {
-        fill_then_write(self, offset, part, source).await
+    async fn write_from(
+        &self,
+        ranges: Vec<ByteRange>,
+        buffer: HostBuf,
+        source: Arc<dyn WriteSource>,
+    ) -> (HostBuf, Result<()>) {
+        write_in_turns(self, ranges, buffer, source).await
     }
 
     async fn commit(self: Box<Self>) -> Result<Publication> {

@@ -10,7 +10,7 @@ use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
 use crate::{
-    Capabilities, KvStore, Next, ObjectMeta, Operation, Publication, ReadOutcome, ReadPart, ReadRange,
+    ByteRange, Capabilities, KvStore, Next, ObjectMeta, Operation, Publication, ReadOutcome, ReadPart,
     ReadSink, Record, Result, StoreHealth, Upload, Version, WriteSource,
 };
 
@@ -177,7 +177,7 @@ impl KvStore for Metered {
     async fn read_into(
         &self,
         name: &ObjectName,
-        ranges: Vec<ReadRange>,
+        ranges: Vec<ByteRange>,
         buffers: Vec<HostBuf>,
         sink: Arc<dyn ReadSink>,
     ) -> Result<Option<ObjectMeta>> {
@@ -269,11 +269,17 @@ impl Upload for MeteredUpload {
         (part, result)
     }
 
-    async fn write_from(&self, offset: u64, part: HostBuf, source: WriteSource) -> (HostBuf, Result<()>) {
+    async fn write_from(
+        &self,
+        ranges: Vec<ByteRange>,
+        buffer: HostBuf,
+        source: Arc<dyn WriteSource>,
+    ) -> (HostBuf, Result<()>) {
         let running = Running::start(&self.counts, Operation::Write);
-        let (part, result) = self.inner.write_from(offset, part, source).await;
-        running.answered(&result, part.len());
-        (part, result)
+        let bytes = ranges.iter().map(|range| range.len).sum();
+        let (buffer, result) = self.inner.write_from(ranges, buffer, source).await;
+        running.answered(&result, bytes);
+        (buffer, result)
     }
 
     async fn commit(self: Box<Self>) -> Result<Publication> {

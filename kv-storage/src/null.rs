@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
-use crate::parts::{Coverage, fill_then_write, read_in_turns, record_fits};
+use crate::parts::{Coverage, read_in_turns, record_fits, write_in_turns};
 use crate::{
-    Capabilities, KvStore, ObjectMeta, Publication, ReadOutcome, ReadPart, ReadRange, ReadSink, Record,
+    ByteRange, Capabilities, KvStore, ObjectMeta, Publication, ReadOutcome, ReadPart, ReadSink, Record,
     Result, StoreHealth, Upload, Version, WriteOrder, WriteSource,
 };
 
@@ -65,7 +65,7 @@ impl KvStore for NullStore {
     async fn read_into(
         &self,
         name: &ObjectName,
-        ranges: Vec<ReadRange>,
+        ranges: Vec<ByteRange>,
         buffers: Vec<HostBuf>,
         sink: Arc<dyn ReadSink>,
     ) -> Result<Option<ObjectMeta>> {
@@ -115,8 +115,13 @@ impl Upload for NullUpload {
         (part, result)
     }
 
-    async fn write_from(&self, offset: u64, part: HostBuf, source: WriteSource) -> (HostBuf, Result<()>) {
-        fill_then_write(self, offset, part, source).await
+    async fn write_from(
+        &self,
+        ranges: Vec<ByteRange>,
+        buffer: HostBuf,
+        source: Arc<dyn WriteSource>,
+    ) -> (HostBuf, Result<()>) {
+        write_in_turns(self, ranges, buffer, source).await
     }
 
     async fn commit(self: Box<Self>) -> Result<Publication> {

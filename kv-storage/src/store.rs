@@ -8,7 +8,7 @@ use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
 use crate::Result;
-use crate::streaming::{ReadRange, ReadSink, WriteSource, fill_then_write, read_in_turns};
+use crate::streaming::{ByteRange, ReadSink, WriteSource, read_in_turns, write_in_turns};
 
 /// Most bytes of a record's body.
 pub const MAX_RECORD_BYTES: usize = 64 << 10;
@@ -85,7 +85,7 @@ pub trait KvStore: Debug + Display + Send + Sync + 'static {
     async fn read_into(
         &self,
         name: &ObjectName,
-        ranges: Vec<ReadRange>,
+        ranges: Vec<ByteRange>,
         buffers: Vec<HostBuf>,
         sink: Arc<dyn ReadSink>,
     ) -> Result<Option<ObjectMeta>> {
@@ -192,15 +192,21 @@ pub trait Upload: Debug + Send + Sync {
     /// The upload cannot be committed after a write was dropped; the buffer is given back when the backend has let go of it.
     async fn write(&self, offset: u64, part: HostBuf) -> (HostBuf, Result<()>);
 
-    /// Lets `source` fill the buffer, then writes it as [`write`](Self::write) does, on one thread if it can.
+    /// Lets `source` fill the buffer for each of `ranges` and writes it there, as [`write`](Self::write) does; all on one thread if the
+    /// store can, so that the buffer stays in one core's cache.
     ///
     /// # Errors
     /// As [`write`](Self::write); `Invalid` if the source gives up, and the upload can then not be committed.
     ///
     /// # Cancel safety
     /// As [`write`](Self::write); the source may be called after the call was dropped, until [`KvStore::idle`] has returned.
-    async fn write_from(&self, offset: u64, part: HostBuf, source: WriteSource) -> (HostBuf, Result<()>) {
-        fill_then_write(self, offset, part, source).await
+    async fn write_from(
+        &self,
+        ranges: Vec<ByteRange>,
+        buffer: HostBuf,
+        source: Arc<dyn WriteSource>,
+    ) -> (HostBuf, Result<()>) {
+        write_in_turns(self, ranges, buffer, source).await
     }
 
     /// Publishes the object if its name is free, once every byte was written.

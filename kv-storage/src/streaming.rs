@@ -13,7 +13,7 @@ use crate::{Error, ErrorKind, KvStore, ObjectMeta, ReadPart, Result, Upload};
 
 /// A range of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ReadRange {
+pub struct ByteRange {
     /// First byte in the object.
     pub offset: u64,
     /// Bytes.
@@ -41,8 +41,13 @@ pub trait ReadSink: Send + Sync {
     fn filled(&self, meta: &ObjectMeta, index: usize, buffer: HostBuf) -> Next;
 }
 
-/// Fills a buffer that is about to be written; `false` gives the write up.
-pub type WriteSource = Box<dyn FnOnce(&mut HostBuf) -> bool + Send>;
+/// Gives the ranges of a [streamed write](Upload::write_from) their bytes.
+pub trait WriteSource: Send + Sync {
+    /// Fills the buffer, whose length is that of range `index`; `false` gives the write up.
+    ///
+    /// Called once for a range, in order, one at a time, after the range before was written. A call that panics fails the write.
+    fn fill(&self, index: usize, buffer: &mut HostBuf) -> bool;
+}
 
 /// Buffers that wait to be filled, and what becomes of the ranges: one streamed read, for stores that implement it.
 pub struct Stream<'a> {
@@ -66,7 +71,7 @@ impl<'a> Stream<'a> {
     ///
     /// # Errors
     /// `Invalid` if the sink has kept all buffers, or if the range is longer than a buffer.
-    pub fn buffer(&mut self, store: &impl fmt::Display, range: ReadRange) -> Result<HostBuf> {
+    pub fn buffer(&mut self, store: &impl fmt::Display, range: ByteRange) -> Result<HostBuf> {
         let invalid = |message| Error::new(ErrorKind::Invalid, store, message);
         let mut buffer = self.buffers.pop().ok_or_else(|| {
             invalid(
@@ -112,7 +117,7 @@ impl fmt::Debug for Stream<'_> {
 pub async fn read_in_turns<S: KvStore + ?Sized>(
     store: &S,
     name: &ObjectName,
-    ranges: Vec<ReadRange>,
+    ranges: Vec<ByteRange>,
     buffers: Vec<HostBuf>,
     sink: Arc<dyn ReadSink>,
 ) -> Result<Option<ObjectMeta>> {
@@ -159,22 +164,49 @@ pub async fn read_in_turns<S: KvStore + ?Sized>(
     }
 }
 
-/// A write whose source is called first: what [`Upload::write_from`] does unless a store knows better.
+/// A streamed write made of plain ones: what [`Upload::write_from`] does unless a store knows better.
 ///
 /// # Errors
 /// As [`Upload::write`]; `Invalid` if the source gives up or changes the buffer's length.
 ///
 /// # Cancel safety
 /// As [`Upload::write`].
-pub async fn fill_then_write<U: Upload + ?Sized>(
+pub async fn write_in_turns<U: Upload + ?Sized>(
     upload: &U,
-    offset: u64,
-    mut part: HostBuf,
-    source: WriteSource,
+    ranges: Vec<ByteRange>,
+    mut buffer: HostBuf,
+    source: Arc<dyn WriteSource>,
 ) -> (HostBuf, Result<()>) {
-    let announced = part.len();
-    if !source(&mut part) || part.len() != announced {
-        return (part, Err(Error::source_gave_up(offset)));
+    for (index, range) in ranges.into_iter().enumerate() {
+        if let Err(error) = fill(&*source, index, range, &mut buffer) {
+            return (buffer, Err(error));
+        }
+        let (back, result) = upload.write(range.offset, buffer).await;
+        buffer = back;
+        if result.is_err() {
+            return (buffer, result);
+        }
     }
-    upload.write(offset, part).await
+    (buffer, Ok(()))
+}
+
+/// Lets the source fill a buffer for a range.
+///
+/// # Errors
+/// `Invalid` if the range is longer than the buffer, or if the source gives up or changes the buffer's length.
+pub(crate) fn fill(
+    source: &dyn WriteSource,
+    index: usize,
+    range: ByteRange,
+    buffer: &mut HostBuf,
+) -> Result<()> {
+    let invalid = |message| Error::new(ErrorKind::Invalid, "upload", message);
+    buffer.set_len(range.len).map_err(|error| invalid(error.to_string()))?;
+    if !source.fill(index, buffer) || buffer.len() != range.len {
+        let ByteRange { offset, len } = range;
+        return Err(invalid(format!(
+            "the source of {len} bytes at {offset} gave up, or changed their length: abort the upload"
+        )));
+    }
+    Ok(())
 }

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
-use kv_storage::parts::read_in_turns;
+use kv_storage::parts::{read_in_turns, write_in_turns};
 use kv_storage::{
-    Capabilities, Error, ErrorKind, KvStore, MemoryStore, Next, ObjectMeta, Publication, ReadOutcome,
-    ReadPart, ReadRange, ReadSink, Record, Result, StoreHealth, Upload, Version, WriteSource, conformance,
+    ByteRange, Capabilities, Error, ErrorKind, KvStore, MemoryStore, Next, ObjectMeta, Publication,
+    ReadOutcome, ReadPart, ReadSink, Record, Result, StoreHealth, Upload, Version, WriteSource, conformance,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,6 +56,16 @@ impl ReadSink for Twice {
         let again = HostBuf::copy_of(&buffer).unwrap();
         let _ = self.0.filled(meta, index, again);
         self.0.filled(meta, index, buffer)
+    }
+}
+
+/// Writes on when the source gives up.
+struct Insists(Arc<dyn WriteSource>);
+
+impl WriteSource for Insists {
+    fn fill(&self, index: usize, buffer: &mut HostBuf) -> bool {
+        let _ = self.0.fill(index, buffer);
+        true
     }
 }
 
@@ -158,7 +168,7 @@ impl KvStore for Broken {
     async fn read_into(
         &self,
         name: &ObjectName,
-        mut ranges: Vec<ReadRange>,
+        mut ranges: Vec<ByteRange>,
         buffers: Vec<HostBuf>,
         sink: Arc<dyn ReadSink>,
     ) -> Result<Option<ObjectMeta>> {
@@ -254,11 +264,17 @@ impl Upload for BrokenUpload {
         (part, result)
     }
 
-    async fn write_from(&self, offset: u64, mut part: HostBuf, source: WriteSource) -> (HostBuf, Result<()>) {
-        if !source(&mut part) && !self.store.has(Defect::SourceIgnored) {
-            return (part, Err(Error::new(ErrorKind::Invalid, &self.store, "the source gave up")));
-        }
-        self.write(offset, part).await
+    async fn write_from(
+        &self,
+        ranges: Vec<ByteRange>,
+        buffer: HostBuf,
+        source: Arc<dyn WriteSource>,
+    ) -> (HostBuf, Result<()>) {
+        let source: Arc<dyn WriteSource> = match self.store.defect {
+            Defect::SourceIgnored => Arc::new(Insists(source)),
+            _ => source,
+        };
+        write_in_turns(self, ranges, buffer, source).await
     }
 
     async fn commit(mut self: Box<Self>) -> Result<Publication> {

@@ -7,7 +7,7 @@ use futures_util::stream::FuturesUnordered;
 use kv_device::TransferRequest;
 use kv_format::{Chunk, Transfer};
 use kv_memory::HostBuf;
-use kv_storage::{ErrorKind as StorageKind, ReadRange};
+use kv_storage::{ByteRange, ErrorKind as StorageKind};
 
 use super::failed::Failed;
 use super::verifier::{State, Verified, Verifier, delivered};
@@ -187,7 +187,7 @@ impl LoadTask {
     ) -> Result<State, Failed> {
         let (limits, store) = (&self.limits, &self.core.store);
         let asked = &object.parts[parts];
-        let ranges = asked.iter().map(|part| ReadRange { offset: part.offset, len: part.len }).collect();
+        let ranges = asked.iter().map(|part| ByteRange { offset: part.offset, len: part.len }).collect();
         let sink = Arc::<Verifier>::clone(verifier);
         match limits.run(store.read_into(&object.name, ranges, staging, sink)).await? {
             Ok(Some(_)) => verifier.finish(asked.len(), store),

@@ -6,17 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kv_device::parts::InFlight;
 use kv_format::{Checksum, ObjectHeader};
 use kv_memory::HostBuf;
+use kv_storage::{ByteRange, WriteSource};
 
+use crate::crash::{self, reach};
 use crate::parts::PlannedObject;
+use crate::pipeline::Core;
 use crate::{Error, ErrorKind, Registered, Result};
 
 /// What an object is filled with, part by part, on whatever threads.
 pub(super) struct Filling {
-    pub(super) object: Arc<PlannedObject>,
-    pub(super) registered: Registered,
-    pub(super) producer: String,
+    core: Arc<Core>,
+    object: Arc<PlannedObject>,
+    registered: Registered,
     /// Closed when the save ends: from then on no store's thread reads the engine's memory.
-    pub(super) gate: Arc<InFlight>,
+    gate: Arc<InFlight>,
     state: Mutex<State>,
 }
 
@@ -29,29 +32,30 @@ struct State {
 
 impl Filling {
     pub(super) fn new(
+        core: &Arc<Core>,
         object: &Arc<PlannedObject>,
         registered: &Registered,
-        producer: &str,
         gate: &Arc<InFlight>,
     ) -> Arc<Self> {
         let checksums = vec![0; object.layout.sections.len()];
         Arc::new(Self {
+            core: Arc::clone(core),
             object: Arc::clone(object),
             registered: registered.clone(),
-            producer: producer.to_owned(),
             gate: Arc::clone(gate),
             state: Mutex::new(State { checksums, ..State::default() }),
         })
     }
 
-    /// Gathers a part on this thread and completes it; `false` if the save must not go on.
-    pub(super) fn fill(&self, number: usize, buffer: &mut HostBuf) -> bool {
-        let filled = self.gather(number, buffer).and_then(|()| self.complete(number, buffer));
-        if let Err(error) = filled {
-            self.state().failed.get_or_insert(error);
-            return false;
-        }
-        true
+    /// The part that is written as number `index`: the first comes last, since it holds the header.
+    pub(super) fn part(&self, index: usize) -> usize {
+        (index + 1) % self.object.parts.len()
+    }
+
+    /// Where the parts go, in the order in which they are written.
+    pub(super) fn ranges(&self) -> Vec<ByteRange> {
+        let parts = (0..self.object.parts.len()).map(|index| &self.object.parts[self.part(index)]);
+        parts.map(|part| ByteRange { offset: part.offset, len: part.len }).collect()
     }
 
     fn gather(&self, number: usize, buffer: &mut HostBuf) -> Result<()> {
@@ -88,7 +92,7 @@ impl Filling {
                 identity: object.identity.clone(),
                 layout: object.layout.clone(),
                 checksums: std::mem::take(&mut state.checksums),
-                producer: self.producer.clone(),
+                producer: self.core.producer_name.clone(),
             };
             header.encode(&mut buffer[..object.header_len()])?;
             state.header = Some(header);
@@ -109,6 +113,22 @@ impl Filling {
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WriteSource for Filling {
+    /// Gathers a part on this thread and completes it; `false` if the save must not go on.
+    fn fill(&self, index: usize, buffer: &mut HostBuf) -> bool {
+        if index > 0 {
+            reach(&self.core, crash::OBJECT_PART_WRITTEN);
+        }
+        let number = self.part(index);
+        let filled = self.gather(number, buffer).and_then(|()| self.complete(number, buffer));
+        if let Err(error) = filled {
+            self.state().failed.get_or_insert(error);
+            return false;
+        }
+        true
     }
 }
 

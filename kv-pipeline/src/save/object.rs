@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kv_device::TransferRequest;
 use kv_format::{Chunk, ObjectHeader, Transfer};
 use kv_memory::HostBuf;
-use kv_storage::{Publication, Upload, WriteSource};
+use kv_storage::{Publication, Upload};
 
 use super::SaveTask;
 use super::filling::Filling;
@@ -67,31 +67,31 @@ impl SaveTask {
         upload: &dyn Upload,
         mut buffer: HostBuf,
     ) -> Result<ObjectHeader> {
-        let filling = Filling::new(object, &self.registered, &self.core.producer_name, &self.gate);
-        let at_once = self.core.store.calls_back_on_own_threads() && self.registered.memory().copies_now();
-        if at_once {
+        let filling = Filling::new(&self.core, object, &self.registered, &self.gate);
+        let memory = self.registered.memory();
+        if self.core.store.calls_back_on_own_threads() && memory.copies_now() {
             buffer = self.reach_fence(object, buffer).await?;
-        }
-        for number in (1..object.parts.len()).chain([0]) {
-            let part = &object.parts[number];
-            buffer.set_len(part.len)?;
-            let source: WriteSource = if at_once {
-                let filling = Arc::clone(&filling);
-                Box::new(move |buffer| filling.fill(number, buffer))
-            } else {
-                buffer = self.gather(object, part, buffer).await?;
-                filling.complete(number, &mut buffer)?;
-                Box::new(|_| true)
-            };
-            let written = self.limits.run(upload.write_from(part.offset, buffer, source)).await?;
+            let source = Arc::<Filling>::clone(&filling);
+            let written = self.limits.run(upload.write_from(filling.ranges(), buffer, source)).await?;
             if let Some(error) = filling.failed() {
                 return Err(error);
             }
             written.1?;
-            buffer = written.0;
-            let point = if number > 0 { crash::OBJECT_PART_WRITTEN } else { crash::OBJECT_HEADER_WRITTEN };
-            reach(&self.core, point);
+        } else {
+            for (index, range) in filling.ranges().into_iter().enumerate() {
+                let number = filling.part(index);
+                buffer.set_len(range.len)?;
+                buffer = self.gather(object, &object.parts[number], buffer).await?;
+                filling.complete(number, &mut buffer)?;
+                let written = self.limits.run(upload.write(range.offset, buffer)).await?;
+                written.1?;
+                buffer = written.0;
+                if number > 0 {
+                    reach(&self.core, crash::OBJECT_PART_WRITTEN);
+                }
+            }
         }
+        reach(&self.core, crash::OBJECT_HEADER_WRITTEN);
         filling.header().ok_or_else(|| Error::invalid(format!("{} has no parts", object.name)))
     }
 

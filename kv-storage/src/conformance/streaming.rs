@@ -6,7 +6,18 @@ use kv_memory::HostBuf;
 
 use super::subject::PART;
 use super::{Failure, Subject, ensure};
-use crate::{ErrorKind, Next, ObjectMeta, Publication, ReadRange, ReadSink};
+use crate::{ByteRange, ErrorKind, Next, ObjectMeta, Publication, ReadSink, WriteSource};
+
+/// A source with some pieces; it gives up behind the last.
+struct Pieces(Vec<Vec<u8>>);
+
+impl WriteSource for Pieces {
+    fn fill(&self, index: usize, buffer: &mut HostBuf) -> bool {
+        let Some(piece) = self.0.get(index) else { return false };
+        buffer.copy_from_slice(piece);
+        true
+    }
+}
 
 /// A sink that copies what it gets, and gives back, keeps or refuses buffers as the check wants it.
 struct Recorder {
@@ -57,7 +68,7 @@ pub async fn streamed_reads_are_exact(subject: &Subject) -> Result<(), Failure> 
         for _ in 0..count {
             let offset = subject.below(bytes.len() + 1);
             let len = subject.below(PART.min(bytes.len() - offset) + 1);
-            ranges.push(ReadRange { offset: offset as u64, len });
+            ranges.push(ByteRange { offset: offset as u64, len });
         }
         let mut buffers = Vec::new();
         for _ in 0..if keeps { count } else { 1 + subject.below(3) } {
@@ -81,7 +92,7 @@ pub async fn streamed_reads_are_exact(subject: &Subject) -> Result<(), Failure> 
         seen.dedup_by_key(|(index, ..)| *index);
         ensure!(seen.len() == count.min(stop_after), "a range reached the sink twice");
         for (index, found, meta) in seen {
-            let ReadRange { offset, len } = ranges[index];
+            let ByteRange { offset, len } = ranges[index];
             let start = usize::try_from(offset).unwrap_or(usize::MAX);
             ensure!(meta.version == version, "range {index} came with the version {:?}", meta.version);
             ensure!(
@@ -100,7 +111,7 @@ pub async fn streamed_reads_are_exact(subject: &Subject) -> Result<(), Failure> 
 //= SEMANTICS.md#any-stream
 pub async fn streamed_reads_miss_and_refuse(subject: &Subject) -> Result<(), Failure> {
     let (name, bytes) = (subject.name(), subject.bytes(1000));
-    let range = |offset, len| vec![ReadRange { offset, len }];
+    let range = |offset, len| vec![ByteRange { offset, len }];
     let sink = Recorder::new(false, usize::MAX);
     let read = |ranges, buffer| {
         subject.reader().read_into(&name, ranges, vec![buffer], Arc::<Recorder>::clone(&sink))
@@ -127,22 +138,21 @@ pub async fn streamed_reads_miss_and_refuse(subject: &Subject) -> Result<(), Fai
 pub async fn writes_from_a_source(subject: &Subject) -> Result<(), Failure> {
     let (name, bytes) = (subject.name(), subject.bytes(2 * PART));
     let upload = subject.writer().begin(&name, bytes.len() as u64).await?;
-    for offset in [PART, 0] {
-        let content = bytes[offset..offset + PART].to_vec();
-        let fill = Box::new(move |buffer: &mut HostBuf| {
-            buffer.copy_from_slice(&content);
-            true
-        });
-        let (buffer, result) = upload.write_from(offset as u64, subject.blank(PART).await?, fill).await;
-        result?;
-        ensure!(buffer.len() == PART, "a buffer of {} bytes came back", buffer.len());
-    }
+    let ranges = [PART, 0].map(|offset| ByteRange { offset: offset as u64, len: PART });
+    let pieces = [bytes[PART..].to_vec(), bytes[..PART].to_vec()];
+    let buffer = subject.blank(PART).await?;
+    let (buffer, result) = upload.write_from(ranges.to_vec(), buffer, Arc::new(Pieces(pieces.into()))).await;
+    result?;
+    ensure!(buffer.len() == PART, "a buffer of {} bytes came back", buffer.len());
     ensure!(upload.commit().await? == Publication::Published, "a complete upload was not published");
     subject.expect(&name, &bytes).await?;
 
     let given_up = subject.name();
     let upload = subject.writer().begin(&given_up, PART as u64).await?;
-    let (_, result) = upload.write_from(0, subject.blank(PART).await?, Box::new(|_| false)).await;
+    let ranges =
+        vec![ByteRange { offset: 0, len: PART / 2 }, ByteRange { offset: PART as u64 / 2, len: PART / 2 }];
+    let one_only = Arc::new(Pieces(vec![bytes[..PART / 2].to_vec()]));
+    let (_, result) = upload.write_from(ranges, subject.blank(PART).await?, one_only).await;
     let kind = result.err().map(|error| error.kind());
     ensure!(kind == Some(ErrorKind::Invalid), "a source that gave up: expected Invalid, found {kind:?}");
     let committed = upload.commit().await;

@@ -34,7 +34,7 @@ use upload::FaultUpload;
 
 use crate::parts::{Admission, DEFAULT_STRANDED_BOUND, read_in_turns};
 use crate::{
-    Capabilities, Error, ErrorKind, KvStore, ObjectMeta, Operation, ReadOutcome, ReadPart, ReadRange,
+    ByteRange, Capabilities, Error, ErrorKind, KvStore, ObjectMeta, Operation, ReadOutcome, ReadPart,
     ReadSink, Record, Result, StoreHealth, Upload, Version,
 };
 
@@ -267,7 +267,7 @@ impl KvStore for Fault {
     async fn read_into(
         &self,
         name: &ObjectName,
-        ranges: Vec<ReadRange>,
+        ranges: Vec<ByteRange>,
         buffers: Vec<HostBuf>,
         sink: Arc<dyn ReadSink>,
     ) -> Result<Option<ObjectMeta>> {

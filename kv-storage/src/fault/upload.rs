@@ -8,8 +8,8 @@ use kv_format::ObjectName;
 use kv_memory::HostBuf;
 
 use super::Fault;
-use crate::parts::fill_then_write;
-use crate::{Error, ErrorKind, Operation, Publication, Result, Upload, WriteSource};
+use crate::parts::write_in_turns;
+use crate::{ByteRange, Error, ErrorKind, Operation, Publication, Result, Upload, WriteSource};
 
 #[derive(Debug)]
 pub(super) struct FaultUpload {
@@ -61,8 +61,13 @@ impl Upload for FaultUpload {
         answer
     }
 
-    async fn write_from(&self, offset: u64, part: HostBuf, source: WriteSource) -> (HostBuf, Result<()>) {
-        fill_then_write(self, offset, part, source).await
+    async fn write_from(
+        &self,
+        ranges: Vec<ByteRange>,
+        buffer: HostBuf,
+        source: Arc<dyn WriteSource>,
+    ) -> (HostBuf, Result<()>) {
+        write_in_turns(self, ranges, buffer, source).await
     }
 
     async fn commit(self: Box<Self>) -> Result<Publication> {

@@ -13,7 +13,7 @@ pub use admission::{Admission, Background, Caller, DEFAULT_STRANDED_BOUND, Ticke
 pub use coverage::{Coverage, Writing};
 pub use workers::Workers;
 
-pub use crate::streaming::{Stream, fill_then_write, read_in_turns};
+pub use crate::streaming::{Stream, read_in_turns, write_in_turns};
 use crate::{Error, ErrorKind, MAX_RECORD_BYTES, Result};
 
 /// Refuses a record body that is too long; every store calls it first.

@@ -38,7 +38,7 @@ use tree::Tree;
 
 use crate::parts::{Admission, Stream, Workers, record_fits};
 use crate::{
-    Capabilities, Error, ErrorKind, KvStore, ObjectMeta, ReadOutcome, ReadPart, ReadRange, ReadSink, Record,
+    ByteRange, Capabilities, Error, ErrorKind, KvStore, ObjectMeta, ReadOutcome, ReadPart, ReadSink, Record,
     Result, StoreHealth, Upload, Version, WriteOrder,
 };
 
@@ -173,7 +173,7 @@ impl KvStore for PosixStore {
     async fn read_into(
         &self,
         name: &ObjectName,
-        ranges: Vec<ReadRange>,
+        ranges: Vec<ByteRange>,
         buffers: Vec<HostBuf>,
         sink: Arc<dyn ReadSink>,
     ) -> Result<Option<ObjectMeta>> {

@@ -10,7 +10,7 @@ use rustix::io::{Errno, pread, retry_on_intr};
 use super::temporary::split;
 use super::tree::{Tree, len_of, type_of, version_of};
 use crate::parts::{Stream, out_of_range};
-use crate::{Error, ErrorKind, ObjectMeta, ReadPart, ReadRange, Result, Version};
+use crate::{ByteRange, Error, ErrorKind, ObjectMeta, ReadPart, Result, Version};
 
 /// Where objects go that failed verification, beside `v1`.
 const QUARANTINE: &str = "quarantine";
@@ -39,7 +39,7 @@ impl Tree {
     pub(super) fn stream_object(
         &self,
         name: &ObjectName,
-        ranges: &[ReadRange],
+        ranges: &[ByteRange],
         stream: &mut Stream<'_>,
     ) -> Result<Option<ObjectMeta>> {
         let mut next = 0;

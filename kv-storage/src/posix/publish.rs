@@ -11,7 +11,17 @@ use super::temporary::{Temporary, write_all};
 use super::tree::Tree;
 use crate::parts::Coverage;
 use crate::parts::Workers;
-use crate::{Error, Publication, Result, Upload, WriteSource};
+use crate::streaming::fill;
+use crate::{ByteRange, Publication, Result, Upload, WriteSource};
+
+/// The source of a buffer that is filled already.
+struct Filled;
+
+impl WriteSource for Filled {
+    fn fill(&self, _: usize, _: &mut HostBuf) -> bool {
+        true
+    }
+}
 
 /// An upload to a posix store.
 #[derive(Debug)]
@@ -71,33 +81,39 @@ fn publish(tree: &Tree, temporary: &mut Temporary) -> Result<Publication> {
 #[async_trait]
 impl Upload for PosixUpload {
     async fn write(&self, offset: u64, part: HostBuf) -> (HostBuf, Result<()>) {
-        self.write_from(offset, part, Box::new(|_| true)).await
+        let ranges = vec![ByteRange { offset, len: part.len() }];
+        self.write_from(ranges, part, Arc::new(Filled)).await
     }
 
-    async fn write_from(&self, offset: u64, part: HostBuf, source: WriteSource) -> (HostBuf, Result<()>) {
-        let writing = match self.coverage.writing(offset, part.len()) {
+    async fn write_from(
+        &self,
+        ranges: Vec<ByteRange>,
+        buffer: HostBuf,
+        source: Arc<dyn WriteSource>,
+    ) -> (HostBuf, Result<()>) {
+        let writing = ranges.iter().map(|range| self.coverage.writing(range.offset, range.len));
+        let writing = match writing.collect::<Result<Vec<_>>>() {
             Ok(writing) => writing,
-            Err(error) => return (part, Err(error)),
+            Err(error) => return (buffer, Err(error)),
         };
         let (tree, file, path) = (Arc::clone(&self.tree), self.temporary.file(), self.path.clone());
-        let announced = part.len();
-        let (part, result) = self
-            .workers
-            .run(part, move |part| {
-                if !source(part) || part.len() != announced {
-                    return Err(Error::source_gave_up(offset));
-                }
-                write_all(&file, part, offset)
-                    .map_err(|errno| tree.error(&format!("write {} bytes to", part.len()), &path, errno))?;
+        let work = move |buffer: &mut HostBuf| {
+            for (index, range) in ranges.into_iter().enumerate() {
+                fill(&*source, index, range, buffer)?;
+                write_all(&file, buffer, range.offset)
+                    .map_err(|errno| tree.error(&format!("write {} bytes to", range.len), &path, errno))?;
                 tree.reach(crash::OBJECT_WRITTEN);
-                Ok(())
-            })
-            .await;
-        match result {
-            Ok(()) => writing.done(),
-            Err(_) => writing.failed(),
+            }
+            Ok(())
+        };
+        let (buffer, result) = self.workers.run(buffer, work).await;
+        for writing in writing {
+            match result {
+                Ok(()) => writing.done(),
+                Err(_) => writing.failed(),
+            }
         }
-        (part, result)
+        (buffer, result)
     }
 
     async fn commit(self: Box<Self>) -> Result<Publication> {
