@@ -17,9 +17,9 @@ use crate::{Consumer, Error, Producer, Result, Stats};
 /// Staging memory unless the builder says otherwise: 256 MiB.
 pub const DEFAULT_STAGING_BYTES: usize = 256 << 20;
 
-/// Size of a staging part unless the builder says otherwise or a section is longer: 1 MiB, which stays in a core's second-level cache
-/// between copy, checksum and I/O, and is large enough that a call for it costs little.
-pub const DEFAULT_PART_BYTES: usize = 1 << 20;
+/// Size of a staging part unless the builder says otherwise or a section is longer: 2 MiB, small enough for caches between copy, checksum
+/// and I/O, and as large as the pages of a huge-page tmpfs, which it zeroes unless a write fills them.
+pub const DEFAULT_PART_BYTES: usize = 2 << 20;
 
 /// How long a device may hold the engine's blocks beyond a deadline before it is given up on.
 const DEVICE_GRACE: Duration = Duration::from_secs(30);
@@ -124,7 +124,7 @@ impl PipelineBuilder {
         self
     }
 
-    /// Size of one staging part in bytes, a multiple of 4096. No section may be longer. Unless given: 1 MiB, or the longest section if
+    /// Size of one staging part in bytes, a multiple of 4096. No section may be longer. Unless given: 2 MiB, or the longest section if
     /// that is longer.
     pub fn part_bytes(mut self, bytes: usize) -> Self {
         self.part_bytes = Some(bytes);

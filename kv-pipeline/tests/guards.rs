@@ -57,8 +57,8 @@ static ALLOCATOR: Counting = Counting;
 
 const CHUNKS: u32 = 8;
 const LAYERS: u32 = 20;
-/// Sections of 64 KiB, 15 to the first part of 1 MiB beside the header, 16 to any other: 40 sections are three parts.
-const PARTS: u64 = 3;
+/// Sections of 64 KiB, 31 to the first part of 2 MiB beside the header, 32 to any other: 40 sections are two parts.
+const PARTS: u64 = 2;
 
 /// What the kernel has copied and how often it was asked to, from `/proc/self/io`.
 #[derive(Debug, Clone, Copy, Default)]

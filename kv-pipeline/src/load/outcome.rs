@@ -51,7 +51,8 @@ pub struct Loaded {
     /// Tokens that were asked for.
     pub requested: u32,
     /// The chunk that ended the prefix, with its reason; empty if every chunk was delivered. Its blocks hold what they held before,
-    /// and so do those of all chunks behind; only if the deadline passed while it was being delivered, some hold its verified KV.
+    /// and so do those of all chunks behind; under [`Delivery::AsVerified`](crate::Delivery::AsVerified), or if the deadline passed while
+    /// it was being delivered, some hold its verified KV.
     pub failures: Vec<ChunkFailure>,
     /// Sections whose checksum was verified.
     pub verified_sections: u64,
