@@ -92,15 +92,19 @@ pub(super) fn fixed_and_table(header: &ObjectHeader) -> Vec<u8> {
     bytes
 }
 
+/// Bytes that are hashed in one piece, a power of two of BLAKE3's chunks.
+const FIRST_PIECE: usize = 32 << 10;
+
 /// Digest over the identity fields and the table of an encoded header.
 pub(super) fn content_digest(bytes: &[u8]) -> ContentDigest {
-    // BLAKE3 hashes its chunks of 1 KiB side by side only where a piece begins with one: so the table's first bytes fill the chunk
-    // that the identity begins.
-    const CHUNK: usize = 1024;
     let (identity, table) = (&bytes[field::KEY..field::CONTENT_DIGEST], &bytes[field::TABLE..]);
-    let (head, rest) = table.split_at(table.len().min(CHUNK - identity.len()));
+    let (head, rest) = table.split_at(table.len().min(FIRST_PIECE - identity.len()));
+    // BLAKE3 hashes its chunks side by side within a piece that begins where the input does: as much of a table as is worth a copy.
+    let mut first = Vec::with_capacity(identity.len() + head.len());
+    first.extend_from_slice(identity);
+    first.extend_from_slice(head);
     let mut hasher = blake3::Hasher::new_derive_key("kvbridge 2026-11 content v1");
-    hasher.update(identity).update(head).update(rest);
+    hasher.update(&first).update(rest);
     ContentDigest(*hasher.finalize().as_bytes())
 }
 
