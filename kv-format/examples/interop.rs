@@ -11,8 +11,12 @@
     reason = "a check fails by panicking, and says what it did"
 )]
 
+#[path = "interop/groups.rs"]
+mod groups;
 #[path = "../tests/mutations/mutator.rs"]
 mod mutator;
+#[path = "../tests/golden/namespaces.rs"]
+mod namespaces;
 #[path = "../tests/mutations/repair.rs"]
 mod repair;
 #[path = "../tests/mutations/valid.rs"]
@@ -27,7 +31,7 @@ use std::path::Path;
 use valid::{Valid, payload};
 
 /// Damaged objects that both sides judge.
-const DAMAGED: usize = 3000;
+const DAMAGED: usize = 6000;
 
 /// A sequence of tokens in a namespace.
 struct Case {
@@ -40,7 +44,10 @@ struct Case {
 
 impl Case {
     fn new(name: impl Into<String>, namespace: NamespaceBuilder, tokens: std::ops::Range<u32>) -> Self {
-        let namespace = namespace.build().unwrap();
+        Self::of(name, namespace.build().unwrap(), tokens)
+    }
+
+    fn of(name: impl Into<String>, namespace: Namespace, tokens: std::ops::Range<u32>) -> Self {
         Self {
             name: name.into(),
             namespace,
@@ -71,20 +78,44 @@ impl Case {
         objects
     }
 
-    /// All KV of the sequence as `[layer][token][head][dim]` of each kind: the slice table has no part in it.
+    /// All KV of the sequence as `[layer][token][head][dim]` of each kind of each group, a state after each token and the scales of each
+    /// token and head: neither the slice table nor the shape of a section has a part in it.
     fn kv(&self) -> Vec<u8> {
-        let group = self.namespace.group(0).unwrap();
-        let tokens = 0..u32::try_from(self.tokens.len()).unwrap();
         let mut kv = Vec::new();
-        for (kind, dim) in group.tensors() {
-            for layer in group.layers.iter() {
-                let shape = [tokens.end, group.kv_heads, dim];
-                let section =
-                    Section { layer, kind, dtype: self.namespace.dtype(), shape, offset: 0, len: 0 };
-                kv.extend(payload(&section, tokens.clone(), 0..group.kv_heads));
+        for (index, group) in (0..).zip(&self.namespace.model().groups) {
+            for (kind, dim) in group.tensors() {
+                let scales = group.scales.filter(|_| kind.is_scale());
+                let dtype = scales.map_or(self.namespace.group_dtype(index).unwrap(), |scales| scales.dtype);
+                let (rows, heads) = self.rows_and_heads(kind, scales, group.kv_heads);
+                for layer in group.layers.iter() {
+                    let shape = [self.len(), group.kv_heads, dim];
+                    let section = Section { layer, kind, dtype, shape, offset: 0, len: 0 };
+                    kv.extend(payload(&section, &rows, &heads));
+                }
             }
         }
         kv
+    }
+
+    fn len(&self) -> u32 {
+        u32::try_from(self.tokens.len()).unwrap()
+    }
+
+    /// The rows and heads of [`reference::element`] at every token and head.
+    fn rows_and_heads(&self, kind: TensorKind, scales: Option<Scales>, heads: u32) -> (Vec<u32>, Vec<u32>) {
+        let (tokens, chunk) = (0..self.len(), self.namespace.chunk_tokens());
+        let granularity = scales.map(|scales| scales.granularity);
+        let rows = match (kind, granularity) {
+            // That after a chunk's last token is the chunk's; no object holds the others, which are therefore any.
+            (TensorKind::State, _) => {
+                let last = |token: u32| (token + 1).is_multiple_of(chunk) || token + 1 == self.len();
+                tokens.map(|token| if last(token) { token / chunk } else { u32::MAX - token }).collect()
+            }
+            (_, Some(ScaleGranularity::PerTensor | ScaleGranularity::PerHead)) => vec![0; self.tokens.len()],
+            _ => tokens.collect(),
+        };
+        let one = granularity == Some(ScaleGranularity::PerTensor);
+        (rows, (0..heads).map(|head| if one { 0 } else { head }).collect())
     }
 
     /// What Python may know: components as text (the f64 as a number), and no digest.
@@ -109,15 +140,15 @@ impl Case {
     }
 }
 
-/// Every dtype; tails; parents; several slices, stages and layers that do not begin at zero; both alignments; headers of two pages;
-/// texts beyond ASCII.
+/// Every golden object; every dtype; tails; parents; several slices, stages and layers that do not begin at zero; both alignments;
+/// headers of two pages; texts beyond ASCII; every rule and form of scales.
 fn cases() -> Vec<Case> {
+    let golden =
+        |name, namespace| Case { producer: "kvbridge golden", ..Case::of(name, namespace, 100..123) };
     let mut cases = vec![
-        // The golden object (tests/golden.rs).
-        Case {
-            producer: "kvbridge golden",
-            ..Case::new("golden", builder(2, 2, 4).chunk_tokens(16).tenant("golden"), 100..123)
-        },
+        golden("golden", namespaces::small()),
+        golden("golden-two-groups", namespaces::two_groups()),
+        golden("golden-token-head-scales", namespaces::token_head_scales()),
         Case::new("pages-and-lines", builder(1, 1, 32).dtype(Dtype::F32), 0..300),
         Case::new("two-header-pages", builder(80, 1, 2).chunk_tokens(16), 7..33),
         Case::new(
@@ -129,6 +160,14 @@ fn cases() -> Vec<Case> {
     for dtype in Dtype::ALL {
         cases.push(Case::new(dtype.name(), builder(2, 3, 8).chunk_tokens(16).dtype(dtype), 0..40));
     }
+    cases.push(every_component());
+    cases.extend(
+        groups::namespaces().into_iter().map(|(name, builder, tokens)| Case::new(name, builder, tokens)),
+    );
+    cases
+}
+
+fn every_component() -> Case {
     let model = ModelIdentity {
         name: "modèle/大".into(),
         weights: InputDigest([0xA5; 32]),
@@ -137,16 +176,10 @@ fn cases() -> Vec<Case> {
         rope_pairing: RopePairing::Interleaved,
         rope_theta: 1e6 / 3.0,
         rope_scaling: "yarn:4:32768".into(),
-        groups: vec![KvGroup {
-            rule: GroupRule::FullAttention { key_dim: 12, value_dim: 8 },
-            layers: (3..5).into(),
-            kv_heads: 2,
-            dtype: None,
-            scales: None,
-        }],
+        groups: vec![KvGroup::new(GroupRule::FullAttention { key_dim: 12, value_dim: 8 }, 3..5, 2)],
     };
     let extra = |position, digest| Extra { position, digest: InputDigest([digest; 32]) };
-    cases.push(Case {
+    Case {
         // The last two at one place, and one in the tail; chunk 1 has none.
         extras: vec![extra(0, 7), extra(15, 9), extra(15, 8), extra(33, 1)],
         producer: "прoducer ✓",
@@ -155,8 +188,7 @@ fn cases() -> Vec<Case> {
             Namespace::builder(model).chunk_tokens(16).tenant("größe"),
             1 << 31..(1 << 31) + 40,
         )
-    });
-    cases
+    }
 }
 
 fn verdict(object: &Valid, bytes: &[u8]) -> &'static str {

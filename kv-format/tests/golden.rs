@@ -3,10 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "golden/namespaces.rs"]
+mod namespaces;
+
 use std::path::PathBuf;
 
-use kv_format::reference::{builder, element};
+use kv_format::reference::element;
 use kv_format::*;
+use namespaces::{small, token_head_scales, two_groups};
 
 /// An object of the given slice of the second chunk of 23 tokens in chunks of 16: a tail of 7 tokens.
 fn tail(namespace: &Namespace, slice: u32) -> Vec<u8> {
@@ -38,40 +42,10 @@ fn tail(namespace: &Namespace, slice: u32) -> Vec<u8> {
     object
 }
 
-/// Slice 1 of a model with 2 layers, 2 KV heads of 4 elements.
-fn small_tail() -> Vec<u8> {
-    tail(&builder(2, 2, 4).chunk_tokens(16).tenant("golden").build().unwrap(), 1)
-}
-
-/// Full attention and recurrent states in turns, cut into two pipeline stages.
-fn two_groups() -> Namespace {
-    let mut model = builder(1, 1, 1).build().unwrap().model().clone();
-    let layers = |first: u32| (first..6).step_by(2).collect::<LayerSet>();
-    model.groups = vec![
-        KvGroup::new(GroupRule::FullAttention { key_dim: 4, value_dim: 8 }, layers(0), 2),
-        KvGroup {
-            dtype: Some(Dtype::F32),
-            ..KvGroup::new(GroupRule::RecurrentState { dim: 6 }, layers(1), 2)
-        },
-    ];
-    Namespace::builder(model).chunk_tokens(16).pipeline_stages(&[0, 4]).tenant("golden").build().unwrap()
-}
-
-/// Codes of 8 bits whose scales are stored with them.
-fn token_head_scales() -> Namespace {
-    let mut model = builder(2, 2, 4).build().unwrap().model().clone();
-    model.groups[0].scales = Some(Scales {
-        granularity: ScaleGranularity::PerTokenHead,
-        direction: ScaleDirection::Divide,
-        dtype: Dtype::Bf16,
-    });
-    Namespace::builder(model).chunk_tokens(16).dtype(Dtype::E4m3Fnuz).tenant("golden").build().unwrap()
-}
-
 /// Every golden object with its file's name.
 fn all() -> Vec<(&'static str, Vec<u8>)> {
     vec![
-        ("small-tail", small_tail()),
+        ("small-tail", tail(&small(), 1)),
         ("two-groups-attention", tail(&two_groups(), 1)),
         ("two-groups-state", tail(&two_groups(), 5)),
         ("token-head-scales", tail(&token_head_scales(), 1)),

@@ -2,6 +2,7 @@
 
 use kv_format::reference::element;
 use kv_format::*;
+use std::ops::Range;
 
 /// An object as this crate writes it, with what a reader of it wants.
 pub(crate) struct Valid {
@@ -18,7 +19,8 @@ impl Valid {
         let mut bytes = vec![0; usize::try_from(layout.object_len).unwrap()];
         let mut checksums = Vec::new();
         for section in &layout.sections {
-            let payload = payload(section, chunk.tokens.clone(), identity.slice.heads.clone());
+            let (rows, heads) = held_once(section.kind, identity.scales, chunk, &identity.slice.heads);
+            let payload = payload(section, &rows.collect::<Vec<_>>(), &heads.collect::<Vec<_>>());
             let start = usize::try_from(section.offset).unwrap();
             bytes[start..start + payload.len()].copy_from_slice(&payload);
             checksums.push(Checksum::of(&payload));
@@ -49,17 +51,29 @@ impl Valid {
     }
 }
 
-/// The bytes of a section, from the definition of the order alone.
-pub(crate) fn payload(
-    section: &Section,
-    tokens: std::ops::Range<u32>,
-    heads: std::ops::Range<u32>,
-) -> Vec<u8> {
+/// The rows and heads of [`element`] that a section has: a state is one per chunk, and scales that are fixed for all tokens or heads
+/// are those of the first.
+fn held_once(
+    kind: TensorKind,
+    scales: Option<Scales>,
+    chunk: &Chunk,
+    heads: &Range<u32>,
+) -> (Range<u32>, Range<u32>) {
+    match (kind, scales.filter(|_| kind.is_scale()).map(|scales| scales.granularity)) {
+        (TensorKind::State, _) => (chunk.index..chunk.index + 1, heads.clone()),
+        (_, Some(ScaleGranularity::PerTensor)) => (0..1, 0..1),
+        (_, Some(ScaleGranularity::PerHead)) => (0..1, heads.clone()),
+        _ => (chunk.tokens.clone(), heads.clone()),
+    }
+}
+
+/// The bytes of these rows and heads of a section's tensor, from the definition of the order alone.
+pub(crate) fn payload(section: &Section, rows: &[u32], heads: &[u32]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for token in tokens {
-        for head in heads.clone() {
+    for row in rows {
+        for head in heads {
             for dim in 0..section.shape[2] {
-                bytes.extend(element(section.layer, section.kind, token, head, dim, section.dtype.bytes()));
+                bytes.extend(element(section.layer, section.kind, *row, *head, dim, section.dtype.bytes()));
             }
         }
     }

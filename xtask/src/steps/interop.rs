@@ -27,20 +27,25 @@ pub(super) fn run(bench: &Bench) -> Result<Outcome> {
         Err(error) => return Err(error),
     };
     let folder = tempfile::tempdir_in(&bench.metadata.target_directory)?;
-    let sides = Sides { bench, script, modules, folder: folder.path() };
+    let golden = copied(&bench.root.join("kv-format/tests/golden/v1"), folder.path().join("golden"))?;
+    let sides = Sides { bench, script, modules, folder: folder.path(), golden };
     if !(sides.rust("write")? && sides.python()? && sides.rust("compare")?) {
         return Ok(Outcome::Failed("Rust and Python differ: the first difference is above".into()));
     }
     println!("   each of the next runs must fail");
     let listing = folder.path().join("cases.json");
     let cases: Value = serde_json::from_slice(&fs::read(&listing)?)?;
-    let first = |field: &str| cases.pointer("/cases/0").and_then(|case| case.get(field));
-    let kv =
-        folder.path().join(first("name").and_then(Value::as_str).context("no case")?).with_extension("kv");
-    let lies: [(&str, &Path, Vec<u8>); 3] = [
+    // What stands last in a group's KV is the last byte of V, of a scale, of a state.
+    let kv = |case: &str| folder.path().join(case).with_extension("kv");
+    let (values, scales, states) = (kv("golden"), kv("golden-token-head-scales"), kv("golden-two-groups"));
+    let object = a_file_below(&sides.golden)?;
+    let lies: [(&str, &Path, Vec<u8>); 6] = [
         ("another token", &listing, changed(&cases, "/cases/0/tokens/0", 1.into())?),
         ("another verdict", &listing, changed(&cases, "/damaged/0/1", "incomparable".into())?),
-        ("another byte of KV", &kv, flipped(&kv)?),
+        ("another byte of V", &values, flipped(&values)?),
+        ("another byte of a scale", &scales, flipped(&scales)?),
+        ("another byte of a state", &states, flipped(&states)?),
+        ("another byte of a golden object", &object, flipped(&object)?),
     ];
     for (what, path, wrong) in lies {
         let right = fs::read(path)?;
@@ -64,6 +69,7 @@ struct Sides<'a> {
     script: PathBuf,
     modules: PathBuf,
     folder: &'a Path,
+    golden: PathBuf,
 }
 
 impl Sides<'_> {
@@ -76,7 +82,7 @@ impl Sides<'_> {
 
     fn python(&self) -> Result<bool> {
         let mut command = python::python(&[]);
-        command.arg(&self.script).arg(self.folder).arg(self.bench.root.join("kv-format/tests/golden/v1"));
+        command.arg(&self.script).arg(self.folder).arg(&self.golden);
         self.bench.run(command.env("PYTHONPATH", &self.modules).env("PYTHONDONTWRITEBYTECODE", "1"))
     }
 }
@@ -97,6 +103,16 @@ fn flipped(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
     *bytes.last_mut().with_context(|| format!("{} is empty", path.display()))? ^= 1;
     Ok(bytes)
+}
+
+/// The files of a folder, in a new one.
+fn copied(from: &Path, to: PathBuf) -> Result<PathBuf> {
+    fs::create_dir_all(&to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("{} cannot be read", from.display()))? {
+        let entry = entry?;
+        fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(to)
 }
 
 /// Any file below a folder.
