@@ -1,24 +1,17 @@
-//! When a load writes the engine's blocks, and that a store's thread which comes late touches nothing.
+//! When a load writes the engine's blocks, and that nothing is touched before the engine's fence.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
-use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc;
 
-use async_trait::async_trait;
 use common::*;
+use kv_device::{HostDevice, HostDeviceOptions};
 use kv_format::*;
-use kv_memory::HostBuf;
 use kv_pipeline::*;
 use kv_storage::posix::FsyncPolicy;
-use kv_storage::{
-    ByteRange, Capabilities, KvStore, Next, ObjectMeta, PosixOptions, PosixStore, ReadOutcome, ReadPart,
-    ReadSink, Record, StoreHealth, Upload, Version, WriteSource,
-};
-use tokio::sync::Notify;
+use kv_storage::{KvStore, PosixOptions, PosixStore};
 
 const COUNT: u32 = 3 * CHUNK;
 
@@ -97,247 +90,57 @@ async fn no_unverified_byte_is_written_under_either_delivery() {
     assert!(partial > 0, "no part of a bad chunk was ever delivered: this test shows nothing");
 }
 
-/// Calls the sinks of reads and the sources of writes late, on threads of its own, when the test says so.
-#[derive(Debug)]
-struct Late {
-    inner: Arc<PosixStore>,
-    /// A call that is about to call back.
-    arrived: Arc<Notify>,
-    go: Arc<std::sync::Mutex<mpsc::Receiver<()>>>,
-    done: mpsc::Sender<bool>,
-    /// How many calls pass before.
-    skip: std::sync::atomic::AtomicUsize,
-}
-
-impl Late {
-    fn new(inner: &Arc<PosixStore>, skip: usize) -> (Arc<Self>, mpsc::Sender<()>, mpsc::Receiver<bool>) {
-        let (go, wait) = mpsc::channel();
-        let (done, is_done) = mpsc::channel();
-        let late = Self {
-            inner: Arc::clone(inner),
-            arrived: Arc::default(),
-            go: Arc::new(std::sync::Mutex::new(wait)),
-            done,
-            skip: skip.into(),
-        };
-        (Arc::new(late), go, is_done)
-    }
-}
-
-impl fmt::Display for Late {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("late")
-    }
-}
-
-/// Waits before it passes a range on, and says whether that was refused.
-struct LateSink {
-    inner: Arc<dyn ReadSink>,
-    arrived: Arc<Notify>,
-    go: Arc<std::sync::Mutex<mpsc::Receiver<()>>>,
-    done: mpsc::Sender<bool>,
-}
-
-impl ReadSink for LateSink {
-    fn filled(&self, meta: &ObjectMeta, index: usize, buffer: HostBuf) -> Next {
-        if index < 2 {
-            return self.inner.filled(meta, index, buffer);
-        }
-        self.arrived.notify_one();
-        let _ = self.go.lock().unwrap().recv();
-        let next = self.inner.filled(meta, index, buffer);
-        let _ = self.done.send(matches!(next, Next::Stop));
-        next
-    }
-}
-
-/// Waits before it lets a range be filled, and says whether that was refused.
-struct LateSource {
-    inner: Arc<dyn WriteSource>,
-    arrived: Arc<Notify>,
-    go: Arc<std::sync::Mutex<mpsc::Receiver<()>>>,
-    done: mpsc::Sender<bool>,
-}
-
-impl WriteSource for LateSource {
-    fn fill(&self, index: usize, buffer: &mut HostBuf) -> bool {
-        self.arrived.notify_one();
-        let _ = self.go.lock().unwrap().recv();
-        let filled = self.inner.fill(index, buffer);
-        let _ = self.done.send(!filled);
-        filled
-    }
-}
-
-#[derive(Debug)]
-struct LateUpload {
-    inner: Box<dyn Upload>,
-    arrived: Arc<Notify>,
-    go: Arc<std::sync::Mutex<mpsc::Receiver<()>>>,
-    done: mpsc::Sender<bool>,
-}
-
-#[async_trait]
-impl Upload for LateUpload {
-    async fn write(&self, offset: u64, part: HostBuf) -> (HostBuf, kv_storage::Result<()>) {
-        self.inner.write(offset, part).await
-    }
-
-    async fn write_from(
-        &self,
-        ranges: Vec<ByteRange>,
-        buffer: HostBuf,
-        source: Arc<dyn WriteSource>,
-    ) -> (HostBuf, kv_storage::Result<()>) {
-        let (arrived, go, done) = (Arc::clone(&self.arrived), Arc::clone(&self.go), self.done.clone());
-        let late = Arc::new(LateSource { inner: source, arrived, go, done });
-        self.inner.write_from(ranges, buffer, late).await
-    }
-
-    async fn commit(self: Box<Self>) -> kv_storage::Result<kv_storage::Publication> {
-        self.inner.commit().await
-    }
-
-    async fn abort(self: Box<Self>) -> kv_storage::Result<()> {
-        self.inner.abort().await
-    }
-}
-
-#[async_trait]
-impl KvStore for Late {
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn health(&self) -> StoreHealth {
-        self.inner.health()
-    }
-
-    async fn idle(&self) {
-        self.inner.idle().await;
-    }
-
-    async fn begin(&self, name: &ObjectName, len: u64) -> kv_storage::Result<Box<dyn Upload>> {
-        let inner = self.inner.begin(name, len).await?;
-        let (arrived, go, done) = (Arc::clone(&self.arrived), Arc::clone(&self.go), self.done.clone());
-        Ok(Box::new(LateUpload { inner, arrived, go, done }))
-    }
-
-    async fn read(&self, name: &ObjectName, parts: Vec<ReadPart>) -> ReadOutcome {
-        self.inner.read(name, parts).await
-    }
-
-    fn calls_back_on_own_threads(&self) -> bool {
-        true
-    }
-
-    async fn read_into(
-        &self,
-        name: &ObjectName,
-        ranges: Vec<ByteRange>,
-        buffers: Vec<HostBuf>,
-        sink: Arc<dyn ReadSink>,
-    ) -> kv_storage::Result<Option<ObjectMeta>> {
-        let before = self.skip.fetch_update(
-            std::sync::atomic::Ordering::SeqCst,
-            std::sync::atomic::Ordering::SeqCst,
-            |skip| skip.checked_sub(1),
-        );
-        if before.is_ok() {
-            return self.inner.read_into(name, ranges, buffers, sink).await;
-        }
-        let (arrived, go, done) = (Arc::clone(&self.arrived), Arc::clone(&self.go), self.done.clone());
-        let late = Arc::new(LateSink { inner: sink, arrived, go, done });
-        self.inner.read_into(name, ranges, buffers, late).await
-    }
-
-    async fn head(&self, name: &ObjectName) -> kv_storage::Result<Option<ObjectMeta>> {
-        self.inner.head(name).await
-    }
-
-    async fn list(
-        &self,
-        namespace: &NamespaceDigest,
-        after: Option<&ObjectName>,
-        limit: usize,
-    ) -> kv_storage::Result<Vec<ObjectMeta>> {
-        self.inner.list(namespace, after, limit).await
-    }
-
-    async fn delete(&self, name: &ObjectName) -> kv_storage::Result<bool> {
-        self.inner.delete(name).await
-    }
-
-    async fn quarantine(&self, name: &ObjectName, version: &Version) -> kv_storage::Result<bool> {
-        self.inner.quarantine(name, version).await
-    }
-
-    async fn create_record(&self, name: &RecordName, body: &[u8]) -> kv_storage::Result<Option<Version>> {
-        self.inner.create_record(name, body).await
-    }
-
-    async fn replace_record(
-        &self,
-        name: &RecordName,
-        expected: &Version,
-        body: &[u8],
-    ) -> kv_storage::Result<Option<Version>> {
-        self.inner.replace_record(name, expected, body).await
-    }
-
-    async fn read_record(&self, name: &RecordName) -> kv_storage::Result<Option<Record>> {
-        self.inner.read_record(name).await
-    }
-
-    async fn delete_record(&self, name: &RecordName) -> kv_storage::Result<bool> {
-        self.inner.delete_record(name).await
-    }
-}
-
-/// The engine has given its blocks to another request; the store's thread comes back from the kernel, and must not write them.
+/// Until the engine has reached its fence, a load writes nothing and a save reads nothing, on whichever thread they would.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_that_ends_after_the_cancellation_writes_nothing() {
+async fn the_stores_threads_wait_for_the_engines_fence() {
     let (_folder, store, _) = scene().await;
-    for skip in 0..4 {
-        let (late, go, done) = Late::new(&store, skip);
+    let prompt = tokens(COUNT);
+    let device = HostDevice::new(HostDeviceOptions::default()).unwrap();
+    for delivery in [Delivery::WholeChunk, Delivery::AsVerified] {
         let builder = Pipeline::builder(namespace()).staging_bytes(2 << 20).part_bytes(4096);
-        let rank = Rank::with(builder, Arc::clone(&late) as _, gaudi_like(0..HEADS, Replica::ONLY));
-        let prompt = tokens(COUNT);
-        let request =
-            LoadRequest::new(&prompt).blocks(&rank.blocks).delivery(Delivery::AsVerified).timeout(PATIENCE);
-        let load = rank.kv.consumer().load(&rank.registered, request).unwrap();
-        tokio::time::timeout(PATIENCE, late.arrived.notified()).await.unwrap();
-        tokio::time::timeout(PATIENCE, load.cancel()).await.unwrap().unwrap();
-        let before = rank.snapshot();
-        drop(go);
-        assert!(done.recv().unwrap(), "a sink took a part after the cancellation");
-        tokio::time::timeout(PATIENCE, late.idle()).await.unwrap();
-        assert!(rank.snapshot() == before, "read {skip}: the engine's memory changed after the cancellation");
+        let geometry = gaudi_like(0..HEADS, Replica::ONLY);
+        let blocks = scattered(&geometry);
+        let rank = Rank::on(builder, Arc::clone(&store) as _, &device, geometry, blocks);
+        let fence = device.fence();
+        let request = LoadRequest::new(&prompt).blocks(&rank.blocks).delivery(delivery).timeout(PATIENCE);
+        let load = rank.kv.consumer().load(&rank.registered, request.after(Arc::clone(&fence) as _)).unwrap();
+        working(&rank).await;
+        rank.assert_holds(0);
+        fence.signal();
+        assert_eq!(load.finish().await.unwrap().tokens, COUNT, "{delivery:?}");
+        rank.assert_holds(COUNT);
         rank.registered.close().await.unwrap();
     }
-}
 
-/// The same for a save: the engine may overwrite its blocks, and nothing of what it writes then may be read.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_begins_after_the_cancellation_reads_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let options = PosixOptions::default().fsync(FsyncPolicy::None).sweep_older_than(None);
     let store = Arc::new(PosixStore::open(folder.path(), options).await.unwrap());
-    let (late, go, done) = Late::new(&store, 0);
     let builder = Pipeline::builder(namespace()).staging_bytes(2 << 20).part_bytes(4096);
-    let rank = Rank::with(builder, Arc::clone(&late) as _, amd_like(0..HEADS, Replica::ONLY));
-    rank.prefill(COUNT);
-    let prompt = tokens(COUNT);
+    let geometry = amd_like(0..HEADS, Replica::ONLY);
+    let blocks = scattered(&geometry);
+    let rank = Rank::on(builder, Arc::clone(&store) as _, &device, geometry, blocks);
+    let fence = device.fence();
     let request = SaveRequest::new(&prompt).blocks(&rank.blocks).timeout(PATIENCE);
-    let save = rank.kv.producer().save(&rank.registered, request).unwrap();
-    tokio::time::timeout(PATIENCE, late.arrived.notified()).await.unwrap();
-    let canceller = save.canceller();
-    canceller.cancel();
-    let error = tokio::time::timeout(PATIENCE, save.finish()).await.unwrap().unwrap_err();
-    assert_eq!(error.kind(), kv_pipeline::ErrorKind::Cancelled);
-    drop(go);
-    assert!(done.recv().unwrap(), "a source filled a part after the cancellation");
-    tokio::time::timeout(PATIENCE, late.idle()).await.unwrap();
-    assert!(contents(&*store, &namespace()).await.is_empty(), "a cancelled save published");
+    let save = rank.kv.producer().save(&rank.registered, request.after(Arc::clone(&fence) as _)).unwrap();
+    working(&rank).await;
+    rank.prefill(COUNT); // the engine's kernel, which the fence stands for
+    fence.signal();
+    assert_eq!(save.finish().await.unwrap().tokens, COUNT);
+    rank.wipe();
+    assert_eq!(load(&rank, Delivery::WholeChunk).await.tokens, COUNT);
+    rank.assert_holds(COUNT);
     rank.registered.close().await.unwrap();
+}
+
+/// Waits until an operation has staging in its hands: it has begun, and would go on if nothing held it.
+async fn working(rank: &Rank) {
+    let begun = async {
+        while rank.kv.staging().bytes_lent == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, begun).await.unwrap();
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
 }
