@@ -49,15 +49,16 @@ impl Valid {
     }
 }
 
-/// The bytes of a section, from the definition of the order alone.
+/// The bytes of a section, from the definition of the order alone: as many of the rows and heads as it has.
 pub(crate) fn payload(
     section: &Section,
     tokens: std::ops::Range<u32>,
     heads: std::ops::Range<u32>,
 ) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for token in tokens {
-        for head in heads.clone() {
+    let [rows, own_heads, _] = section.shape.map(|extent| extent as usize);
+    for token in tokens.take(rows) {
+        for head in heads.clone().take(own_heads) {
             for dim in 0..section.shape[2] {
                 bytes.extend(element(section.layer, section.kind, token, head, dim, section.dtype.bytes()));
             }
