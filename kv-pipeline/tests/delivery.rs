@@ -55,6 +55,22 @@ async fn both_deliveries_give_the_engine_the_same_memory() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fence_that_is_never_reached_ends_a_load_at_its_deadline() {
+    let (_folder, _store, consumer) = scene().await;
+    let prompt = tokens(COUNT);
+    for delivery in [Delivery::WholeChunk, Delivery::AsVerified] {
+        let after = kv_device::HostFence::new(&"engine") as Arc<dyn kv_device::Fence>;
+        let request = LoadRequest::new(&prompt).blocks(&consumer.blocks).delivery(delivery).after(after);
+        let request = request.timeout(std::time::Duration::from_millis(100));
+        let load = consumer.kv.consumer().load(&consumer.registered, request).unwrap();
+        let loaded = tokio::time::timeout(PATIENCE, load.finish()).await.unwrap().unwrap();
+        assert_eq!((loaded.tokens, loaded.failures[0].reason), (0, StopReason::Deadline), "{delivery:?}");
+        consumer.assert_holds(0);
+        consumer.assert_at_rest();
+    }
+}
+
 /// Whatever byte of a chunk is bad: with whole chunks its blocks hold what they held, with parts as they are verified each byte is
 /// what it was or what it should be.
 //= SPEC.md#read-verified
