@@ -35,7 +35,7 @@ const COVERAGE: [&str; 7] = [
 
 /// One input that takes longer, or makes the target larger, is a finding. One that merely was slow once is not: on a machine that stood
 /// still for a while, each is.
-const LIMITS: [&str; 3] = ["-timeout=10", "-report_slow_units=3600", "-rss_limit_mb=2048"];
+const LIMITS: [&str; 3] = ["-timeout=30", "-report_slow_units=3600", "-rss_limit_mb=2048"];
 
 const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 const PROGRESS: Duration = Duration::from_secs(10);
