@@ -1,14 +1,26 @@
-//! Any text as a digest or a name, and any texts and numbers as a namespace with its keys.
+//! Any text as a digest or a name, and any texts and numbers as a namespace with its keys and headers.
 
+use super::groups;
 use super::numbers::Numbers;
 use kv_format::*;
+
+/// Headers of more are not written out.
+const MOST_SECTIONS: usize = 1000;
 
 /// Whether the input was a name or digest, or a namespace with tokens.
 pub fn check(input: &[u8]) -> bool {
     let Some((choice, rest)) = input.split_first() else { return false };
-    match choice % 2 {
-        0 => names(&String::from_utf8_lossy(rest)),
-        _ => keys(&mut Numbers(rest)),
+    let numbers = &mut Numbers(rest);
+    match choice % 4 {
+        0 | 2 => names(&String::from_utf8_lossy(rest)),
+        1 => {
+            let attention = attention(numbers);
+            keys(vec![attention], numbers)
+        }
+        _ => {
+            let all = (0..numbers.byte() % 5).map(|_| groups::group(numbers)).collect();
+            keys(all, numbers)
+        }
     }
 }
 
@@ -21,6 +33,10 @@ fn names(text: &str) -> bool {
     spellings.extend(InputDigest::from_hex(text).map(|it| it.to_string()));
     spellings.extend(text.parse::<ObjectName>().map(|it| it.to_string()));
     spellings.extend(text.parse::<RecordName>().map(|it| it.to_string()));
+    if let Ok(layout) = text.parse::<EngineLayout>() {
+        assert_eq!((layout.name(), layout.to_string().as_str()), (text, text));
+        return true;
+    }
     for spelling in &spellings {
         assert_eq!(spelling, text);
         assert!(
@@ -32,16 +48,14 @@ fn names(text: &str) -> bool {
     !spellings.is_empty()
 }
 
-fn keys(numbers: &mut Numbers<'_>) -> bool {
+fn attention(numbers: &mut Numbers<'_>) -> KvGroup {
     let layers = numbers.u32()..numbers.u32();
-    let group = KvGroup {
-        layers: layers.into(),
-        // A slice table is made of them; its length is the describer's to choose.
-        kv_heads: numbers.u32() % 4097,
-        rule: GroupRule::FullAttention { key_dim: numbers.u32(), value_dim: numbers.u32() },
-        dtype: None,
-        scales: None,
-    };
+    let kv_heads = numbers.u32() % 4097;
+    let rule = GroupRule::FullAttention { key_dim: numbers.u32(), value_dim: numbers.u32() };
+    KvGroup::new(rule, layers, kv_heads)
+}
+
+fn keys(groups: Vec<KvGroup>, numbers: &mut Numbers<'_>) -> bool {
     let theta = f64::from_bits(numbers.u64());
     let digest = |numbers: &mut Numbers<'_>| InputDigest([numbers.byte(); 32]);
     let model = ModelIdentity {
@@ -52,7 +66,7 @@ fn keys(numbers: &mut Numbers<'_>) -> bool {
         rope_pairing: RopePairing::Interleaved,
         rope_theta: if numbers.byte().is_multiple_of(4) { theta } else { 10_000.0 },
         rope_scaling: numbers.text(20),
-        groups: vec![group],
+        groups,
     };
     let degrees: Vec<u32> = (0..numbers.byte() % 4).map(|_| numbers.u32()).collect();
     let stages: Vec<u32> = (0..numbers.byte() % 4).map(|_| numbers.u32()).collect();
@@ -81,7 +95,9 @@ fn keys(numbers: &mut Numbers<'_>) -> bool {
         let name = ObjectName { namespace: namespace.digest(), key: chunk.key, chunk_index: index, slice };
         assert_eq!(name.to_string().parse::<ObjectName>().as_ref(), Ok(&name));
         let identity = ObjectIdentity::new(&namespace, chunk, slice).expect("the slice is one of the table");
-        let _layout_or_too_large = ObjectLayout::new(&namespace, &identity.slice, identity.token_count);
+        if index < 2 {
+            header(&namespace, identity);
+        }
     }
     assert_eq!(end as usize, tokens.len());
     // A sequence that goes on has the same keys as far as the chunks are whole.
@@ -90,4 +106,19 @@ fn keys(numbers: &mut Numbers<'_>) -> bool {
     let prefix = chunks(&namespace, &tokens[..whole], &early).expect("a prefix of what was cut");
     assert_eq!(prefix[..], all[..prefix.len()]);
     !all.is_empty()
+}
+
+/// What can be described can be read: the header of an object comes back as it was written, unless the object is too large.
+fn header(namespace: &Namespace, identity: ObjectIdentity) {
+    let Ok(layout) = ObjectLayout::new(namespace, &identity.slice, identity.token_count) else { return };
+    let sections = layout.sections.len();
+    if sections > MOST_SECTIONS {
+        return;
+    }
+    let object_len = layout.object_len;
+    let mut bytes = vec![0xFF; usize::try_from(layout.header_len).expect("of few sections")];
+    let header = ObjectHeader { identity, layout, checksums: vec![7; sections], producer: "fuzz".into() };
+    header.encode(&mut bytes).expect("a header that fits");
+    let read = ObjectHeader::decode(&bytes, object_len).expect("what a writer writes can be read");
+    assert_eq!(read, header);
 }

@@ -1,5 +1,7 @@
-//! Any geometry and any request to plan it: refused, or every run inside its region and each byte of a section covered once.
+//! Any geometry and any request to plan it: refused, or no two elements at one place, every run inside its region and each byte of a
+//! section covered once.
 
+use super::geometries;
 use super::numbers::Numbers;
 use kv_format::convert::{SectionRange, Sequence, gather};
 use kv_format::*;
@@ -8,80 +10,98 @@ use kv_format::*;
 const MOST_RUNS: u64 = 1 << 16;
 const MOST_BYTES: u64 = 1 << 16;
 
-fn axis(numbers: &mut Numbers<'_>) -> Axis {
-    let stride = numbers.u64();
-    match numbers.byte() % 3 {
-        0 => Axis::split(numbers.u32(), numbers.u64(), stride),
-        _ => Axis::strided(stride),
-    }
-}
+/// Elements of a tensor that are told apart one by one, at most.
+const MOST_ELEMENTS: u64 = 1 << 11;
 
-/// Free strides, or one of the engines' layouts.
-fn paging(numbers: &mut Numbers<'_>, tokens: u32, heads: u32, dim: u32) -> PagingLayout {
-    // The constructors' products are the caller's to keep within u64.
-    let (tokens, heads, dim) = (tokens.min(1 << 20), heads.min(1 << 20), dim.min(1 << 20));
-    let mut layout = match numbers.byte() % 8 {
-        0 => PagingLayout::token_major(tokens, heads, dim),
-        1 => PagingLayout::head_major(tokens, heads, dim),
-        2 => PagingLayout::x_packed(tokens, heads, dim, 1 << (numbers.byte() % 5)),
-        3 => PagingLayout::transposed(tokens, heads, dim),
-        _ => {
-            let block_stride = numbers.u64();
-            let (token, head, dim) = (axis(numbers), axis(numbers), axis(numbers));
-            PagingLayout { block_stride, token, head, dim }
-        }
-    };
-    if numbers.byte() % 4 == 1 {
-        layout.block_stride = numbers.u64();
-    }
-    layout
-}
-
-fn geometry(numbers: &mut Numbers<'_>) -> Result<Geometry> {
-    let layers = numbers.u32()..numbers.u32();
-    let heads = numbers.u32()..numbers.u32();
-    let (key_dim, value_dim, block_tokens, blocks) =
-        (numbers.u32(), numbers.u32(), numbers.u32(), numbers.u32());
-    let count = heads.end.saturating_sub(heads.start);
-    let key = paging(numbers, block_tokens, count, key_dim);
-    let value = paging(numbers, block_tokens, count, value_dim);
-    let regions: Vec<u64> = (0..numbers.byte() % 5).map(|_| numbers.u64()).collect();
-    let one_each = numbers.byte().is_multiple_of(2);
-    let wanted = 2 * u32::try_from(layers.len().min(8)).unwrap_or_default() + u32::from(numbers.byte() == 1);
-    let tensors = (0..wanted).map(|index| {
-        let region = if one_each { index } else { u32::from(numbers.byte() % 5) };
-        TensorBase { region, offset: numbers.u64() }
-    });
-    Geometry::new(AttentionParts {
-        tensors: tensors.collect(),
-        dtype: Dtype::ALL[usize::from(numbers.byte()) % Dtype::ALL.len()],
-        rope: RopePairing::RotateHalf,
-        layers,
-        heads,
-        replica: Replica { index: numbers.u32(), count: numbers.u32().max(1) },
-        key_dim,
-        value_dim,
-        block_tokens,
-        blocks,
-        key,
-        value,
-        regions,
-    })
-}
-
-/// Whether a plan was made and compared with the naive loop.
+/// Whether a plan was made and compared with the naive loop. The first byte says of what.
 pub fn check(input: &[u8]) -> bool {
     let numbers = &mut Numbers(input);
-    let Ok(geometry) = geometry(numbers) else { return false };
+    match numbers.byte() % 4 {
+        0 => geometries::attention(numbers).is_ok_and(|geometry| planned(&geometry, numbers)),
+        1 => geometries::named(numbers).is_ok_and(|geometry| {
+            apart(&[&geometry]);
+            planned(&geometry, numbers)
+        }),
+        _ => groups(numbers),
+    }
+}
+
+/// Up to three KV groups of a rank, in the same regions.
+fn groups(numbers: &mut Numbers<'_>) -> bool {
+    let regions: Vec<u64> = (0..numbers.byte() % 5).map(|_| numbers.u64()).collect();
+    let Ok(first) = geometries::group(numbers, &regions) else { return false };
+    apart(&[&first]);
+    let mut all = vec![first];
+    for _ in 0..numbers.byte() % 3 {
+        all.extend(geometries::group(numbers, &regions));
+    }
+    if Geometry::check_together(&all).is_ok() {
+        apart(&all.iter().collect::<Vec<_>>());
+        let ids: std::collections::BTreeSet<u32> = all.iter().map(|geometry| geometry.group).collect();
+        assert_eq!(ids.len(), all.len(), "one KV group twice");
+    }
+    let compared: Vec<bool> = all.iter().map(|geometry| planned(geometry, numbers)).collect();
+    compared.contains(&true)
+}
+
+/// No two elements of these geometries, which were accepted, share a byte, and none is outside of its region: one by one, where there
+/// are few.
+fn apart(geometries: &[&Geometry]) {
+    let regions = geometries.first().map_or(&[][..], |first| &first.regions[..]);
+    if regions.iter().fold(0_u64, |sum, len| sum.saturating_add(*len)) > MOST_BYTES {
+        return;
+    }
+    let index = |offset: u64| usize::try_from(offset).expect("regions are small here");
+    let mut taken: Vec<Vec<bool>> = regions.iter().map(|len| vec![false; index(*len)]).collect();
+    for geometry in geometries {
+        for tensor in &geometry.tensors {
+            let per_tensor = tensor.kind.is_scale()
+                && geometry.scales.is_some_and(|it| it.granularity == ScaleGranularity::PerTensor);
+            let heads = if per_tensor { 1 } else { geometry.head_count() };
+            let (blocks, rows) = match tensor.kind {
+                kind if geometry.is_static(kind) => (1, 1),
+                TensorKind::State => (geometry.blocks, 1),
+                _ => (geometry.blocks, geometry.block_tokens),
+            };
+            let extents = [blocks, rows, heads, tensor.dim];
+            let elements = extents.iter().fold(tensor.bases.len() as u64, |product, extent| {
+                product.saturating_mul(u64::from(*extent))
+            });
+            if elements > MOST_ELEMENTS {
+                return;
+            }
+            let bytes = u64::from(geometry.dtype_of(tensor.kind).bytes());
+            for base in &tensor.bases {
+                for number in 0..elements / tensor.bases.len() as u64 {
+                    let mut rest = number;
+                    let [dim, head, row, block] = [tensor.dim, heads, rows, blocks].map(|extent| {
+                        let index = rest % u64::from(extent);
+                        rest /= u64::from(extent);
+                        u32::try_from(index).expect("below an extent")
+                    });
+                    let start = base.offset + tensor.paging.offset(block, row, head, dim) * bytes;
+                    let place = taken[base.region as usize].get_mut(index(start)..index(start + bytes));
+                    let place = place.expect("an element is inside of its region");
+                    assert!(!place.contains(&true), "two elements share a byte");
+                    place.fill(true);
+                }
+            }
+        }
+    }
+}
+
+/// Plans any blocks, tokens and heads; whether what was planned was compared with the naive loop.
+fn planned(geometry: &Geometry, numbers: &mut Numbers<'_>) -> bool {
     let blocks: Vec<u32> = (0..numbers.byte() % 17).map(|_| numbers.u32()).collect();
     let tokens = numbers.u32()..numbers.u32();
     let heads = match numbers.byte() % 2 {
         0 => geometry.heads.clone(),
         _ => numbers.u32()..numbers.u32(),
     };
-    let Ok(plan) = LayerPlan::new(&geometry, &blocks, tokens.clone(), heads.clone()) else { return false };
+    let Ok(plan) = LayerPlan::new(geometry, &blocks, tokens.clone(), heads.clone()) else { return false };
     let mut compared = false;
-    for kind in TensorKind::BOTH {
+    assert!(plan.kinds().eq(geometry.kinds()));
+    for kind in geometry.kinds() {
         let run_bytes = |run: &StridedRun| {
             let nest = &plan.nests(kind)[run.nest as usize];
             nest.dims.iter().fold(1_u64, |runs, dim| runs.saturating_mul(u64::from(dim.count)))
@@ -108,7 +128,7 @@ pub fn check(input: &[u8]) -> bool {
         assert_eq!(next, section_bytes, "the runs do not fill the section");
         let total = geometry.regions.iter().fold(0_u64, |sum, len| sum.saturating_add(*len));
         if total <= MOST_BYTES && section_bytes <= MOST_BYTES {
-            as_the_oracle(&geometry, &blocks, &tokens, &heads, kind, &places);
+            as_the_oracle(geometry, &blocks, &tokens, &heads, kind, &places);
             compared = true;
         }
     }

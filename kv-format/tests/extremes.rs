@@ -88,3 +88,24 @@ fn tensors_that_interleave_in_millions_of_pieces_are_refused() {
     geometry(layout(1 << 20), 1 << 20, 1, &[(0, 0), (0, 4)]).unwrap();
     assert!(why(geometry(layout(1 << 31), 1 << 31, 1, &[(0, 0), (0, 4)])).contains("regions of their own"));
 }
+
+/// Each layer is within bounds: together they took minutes (found by the fuzz target `plan`).
+#[test]
+fn layers_that_each_interleave_in_a_million_pieces_are_refused_together() {
+    let memory = |layers: u32| {
+        EngineLayout::VllmLayerNhd.memory(&RankShape {
+            group: 0,
+            rule: GroupRule::FullAttention { key_dim: 16, value_dim: 8 },
+            dtype: Dtype::Bf16,
+            rope: RopePairing::RotateHalf,
+            layers: (0..layers).into(),
+            heads: 0..8,
+            replica: Replica::ONLY,
+            block_tokens: 1 << 16,
+            blocks: 2,
+            page_bytes: None,
+        })
+    };
+    memory(2).unwrap();
+    assert!(why(memory(3)).contains("regions of their own"));
+}

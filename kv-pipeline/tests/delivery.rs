@@ -39,11 +39,34 @@ async fn load(rank: &Rank, delivery: Delivery) -> Loaded {
 #[tokio::test(flavor = "multi_thread")]
 async fn both_deliveries_give_the_engine_the_same_memory() {
     let (_folder, _store, consumer) = scene().await;
-    for delivery in [Delivery::WholeChunk, Delivery::AsVerified] {
+    // K and V of each layer, head and chunk; two bytes an element.
+    let sections = u64::from(2 * LAYERS * HEADS * COUNT / CHUNK);
+    let bytes = sections * u64::from(CHUNK * DIM * 2);
+    for (times, delivery) in (1..).zip([Delivery::WholeChunk, Delivery::AsVerified]) {
         consumer.wipe();
         let loaded = load(&consumer, delivery).await;
         assert_eq!((loaded.tokens, loaded.failures.len()), (COUNT, 0), "{delivery:?}");
+        assert_eq!((loaded.verified_sections, loaded.bytes), (sections, bytes), "{delivery:?}");
+        let stats = consumer.kv.stats();
+        let counted = (stats.sections_verified, stats.bytes_loaded);
+        assert_eq!(counted, (times * sections, times * bytes), "{delivery:?}");
         consumer.assert_holds(COUNT);
+        consumer.assert_at_rest();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fence_that_is_never_reached_ends_a_load_at_its_deadline() {
+    let (_folder, _store, consumer) = scene().await;
+    let prompt = tokens(COUNT);
+    for delivery in [Delivery::WholeChunk, Delivery::AsVerified] {
+        let after = kv_device::HostFence::new(&"engine") as Arc<dyn kv_device::Fence>;
+        let request = LoadRequest::new(&prompt).blocks(&consumer.blocks).delivery(delivery).after(after);
+        let request = request.timeout(std::time::Duration::from_millis(100));
+        let load = consumer.kv.consumer().load(&consumer.registered, request).unwrap();
+        let loaded = tokio::time::timeout(PATIENCE, load.finish()).await.unwrap().unwrap();
+        assert_eq!((loaded.tokens, loaded.failures[0].reason), (0, StopReason::Deadline), "{delivery:?}");
+        consumer.assert_holds(0);
         consumer.assert_at_rest();
     }
 }

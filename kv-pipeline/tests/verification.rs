@@ -9,7 +9,8 @@ use std::sync::Arc;
 use common::*;
 use kv_format::*;
 use kv_pipeline::{ErrorKind, *};
-use kv_storage::{Fault, KvStore, MemoryStore, Operation};
+use kv_storage::fault::{Injection, When};
+use kv_storage::{ErrorKind as StorageKind, Fault, KvStore, MemoryStore, Operation};
 
 const COUNT: u32 = 3 * CHUNK;
 
@@ -139,6 +140,46 @@ async fn other_lengths_are_noticed() {
     zeroed[half..].fill(0);
     plant(&store, name, &zeroed).await;
     assert_refused(&consumer, StopReason::Corrupt, "a tail of zeros").await;
+}
+
+#[tokio::test]
+async fn a_cut_object_is_taken_out_of_the_way_unless_it_is_whole_by_now() {
+    let (store, consumer, objects) = scene().await;
+    let (name, bytes) = &objects[1];
+    for len in [bytes.len() - 1, 1] {
+        plant(&store, name, &bytes[..len]).await;
+        assert_refused(&consumer, StopReason::Corrupt, &format!("cut to {len} bytes")).await;
+        assert_eq!(store.head(name).await.unwrap(), None, "{len} bytes");
+    }
+    // Cut when it is read, whole when it is asked for its length, as if a save had healed it meanwhile.
+    plant(&store, name, bytes).await;
+    let fault = Fault::new(Arc::new(store.clone()));
+    let name = *name;
+    let reads = When::every(Operation::Read).matching(move |call| call.object == Some(name));
+    fault.inject(reads, Injection::Truncate(100));
+    let consumer = Rank::new(namespace(), Arc::new(fault.clone()), gaudi_like(0..HEADS, Replica::ONLY));
+    assert_refused(&consumer, StopReason::Corrupt, "cut when read").await;
+    assert!(fault.fired() > 0);
+    assert!(store.head(&name).await.unwrap().is_some(), "an object that may be right was taken away");
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_to_read_says_whether_it_may_or_cannot() {
+    let (store, _, objects) = scene().await;
+    let name = objects[1].0;
+    for (kind, reason) in [
+        (StorageKind::PermissionDenied, StopReason::Denied),
+        (StorageKind::Unavailable, StopReason::Unavailable),
+        (StorageKind::Backend, StopReason::Unavailable),
+    ] {
+        let fault = Fault::new(Arc::new(store.clone()));
+        let reads = When::every(Operation::Read).matching(move |call| call.object == Some(name));
+        fault.inject(reads, Injection::Fail(kind));
+        let consumer = Rank::new(namespace(), Arc::new(fault), gaudi_like(0..HEADS, Replica::ONLY));
+        let failure = assert_refused(&consumer, reason, &format!("{kind:?}")).await;
+        assert_eq!(failure.object, Some(name));
+        assert!(store.head(&name).await.unwrap().is_some(), "{kind:?}: an object that was not read is gone");
+    }
 }
 
 #[tokio::test]

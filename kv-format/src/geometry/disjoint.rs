@@ -3,6 +3,10 @@
 use super::{Geometry, TensorGeometry};
 use crate::{Error, Result};
 
+/// Most pieces that the blocks of all tensors are cut into, those of each layer counted: a few times what a model has whose layers, heads
+/// and tokens all take turns, and proved in a second.
+const MOST_PIECES: usize = 1 << 21;
+
 /// One layer's tensor in a region.
 struct Placed<'a> {
     start: u64,
@@ -44,6 +48,7 @@ pub(super) fn check(geometries: &[&Geometry]) -> Result<()> {
             }
         }
     }
+    let mut pieces = MOST_PIECES;
     for (region, tensors) in placed.iter_mut().enumerate() {
         tensors.sort_unstable_by_key(|tensor| (tensor.start, tensor.end));
         // Tensors whose extents meet, directly or through others, must interleave; such clusters are independent of each other.
@@ -51,7 +56,7 @@ pub(super) fn check(geometries: &[&Geometry]) -> Result<()> {
         for index in 0..=tensors.len() {
             let next = tensors.get(index);
             if next.is_none_or(|next| next.start >= reach) {
-                check_interleaved(region, &tensors[first..index])?;
+                check_interleaved(region, &tensors[first..index], &mut pieces)?;
                 first = index;
             }
             reach = next.map_or(reach, |next| reach.max(next.end));
@@ -61,8 +66,8 @@ pub(super) fn check(geometries: &[&Geometry]) -> Result<()> {
 }
 
 /// Proves that tensors whose extents meet take turns within the block stride. One that has a single block may lie in any block's gap:
-/// it is held against every block.
-fn check_interleaved(region: usize, tensors: &[Placed<'_>]) -> Result<()> {
+/// it is held against every block. `pieces` is how many more the blocks may have.
+fn check_interleaved(region: usize, tensors: &[Placed<'_>], pieces: &mut usize) -> Result<()> {
     if tensors.len() < 2 {
         return Ok(());
     }
@@ -78,8 +83,14 @@ fn check_interleaved(region: usize, tensors: &[Placed<'_>]) -> Result<()> {
     }
     let mut taken = Vec::new();
     for tensor in tensors {
+        let footprint = tensor.footprint()?;
+        *pieces = pieces.checked_sub(footprint.len()).ok_or_else(|| {
+            Error::invalid(format!(
+                "geometry: the blocks of tensors that take turns have more than {MOST_PIECES} pieces: give the tensors regions of their own"
+            ))
+        })?;
         let mut own = Vec::new();
-        for (start, len) in tensor.footprint()? {
+        for (start, len) in footprint {
             let Some(stride) = stride else {
                 own.push((start, len));
                 continue;

@@ -4,6 +4,7 @@
 
 mod allocations;
 mod mutator;
+mod objects;
 mod repair;
 mod valid;
 
@@ -57,35 +58,31 @@ const DEPTHS: [(&str, ErrorKind); 29] = [
     ("section checksum", ErrorKind::Corrupt),
 ];
 
-/// Small objects that differ in all that a header can say: a first chunk, one with a parent, a tail; K and V of different sizes;
-/// both alignments; a header of two pages.
-fn objects() -> Vec<Valid> {
-    let mut model = builder(3, 2, 8).build().unwrap().model().clone();
-    model.groups[0].rule = GroupRule::FullAttention { key_dim: 8, value_dim: 4 };
-    model.rope_pairing = RopePairing::Interleaved;
-    let tokens: Vec<u32> = (0..40).collect();
-    let mut objects = Vec::new();
-    for builder in [
-        builder(2, 3, 8).chunk_tokens(16),
-        Namespace::builder(model).chunk_tokens(16).dtype(Dtype::E4m3Fn),
-        builder(79, 1, 2).chunk_tokens(32),
-    ] {
-        let namespace = builder.build().unwrap();
-        for chunk in chunks(&namespace, &tokens, &[]).unwrap() {
-            objects.push(Valid::new(&namespace, &chunk, 0, "mutations 1.0"));
-        }
-    }
-    let pages = builder(1, 1, 64).chunk_tokens(128).build().unwrap();
-    let tokens: Vec<u32> = (0..128).collect();
-    objects.push(Valid::new(&pages, &chunks(&pages, &tokens, &[]).unwrap()[0], 0, "mutations 1.0"));
-    objects
-}
+/// Those of them that an object of any KV group and of any scales has to reach, too.
+const GROUPED: [&str; 13] = [
+    "but its header says",
+    "scale granularity code",
+    "scale direction code",
+    "scale granularity and direction contradict",
+    "tensor kind code",
+    "which are no KV group",
+    "mix dtypes",
+    "are not those of its first",
+    "does not end with the last layer",
+    "table entry",
+    "sections aligned to",
+    "content digest does not belong",
+    "section checksum",
+];
 
 //= SPEC.md#read-bounds
 #[test]
 fn a_million_damaged_objects_are_refused_without_a_panic_or_a_large_allocation() {
-    let objects = objects();
-    let mut ends: BTreeMap<String, u64> = BTreeMap::new();
+    let (mut objects, grouped) = (objects::plain(), objects::grouped());
+    let plain = objects.len();
+    objects.extend(grouped);
+    // How often, and how often from objects of groups.
+    let mut ends: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     let mut largest = (Allocated { at_once: 0, in_one_piece: 0 }, 0);
     for number in 0..MUTANTS {
         let seed = SEED.wrapping_add(number << 20);
@@ -117,14 +114,21 @@ fn a_million_damaged_objects_are_refused_without_a_panic_or_a_large_allocation()
                 }
             }
         };
-        *ends.entry(end).or_default() += 1;
+        let count = ends.entry(end).or_default();
+        *count = (count.0 + 1, count.1 + u64::from(mutant.of >= plain));
     }
-    for (end, count) in &ends {
-        println!("{count:>8}  {end}");
+    for (end, (all, grouped)) in &ends {
+        println!("{all:>8} {grouped:>8}  {end}");
     }
     println!("at most {:?}, for an input of {} bytes", largest.0, largest.1);
     for part in DEPTHS.iter().map(|(part, _)| *part).chain(["read", "another identity"]) {
-        assert!(ends.get(part).is_some_and(|count| *count > 20), "too few mutants reach {part:?}: {ends:?}");
+        assert!(ends.get(part).is_some_and(|(all, _)| *all > 20), "too few mutants reach {part:?}: {ends:?}");
+    }
+    for part in GROUPED.into_iter().chain(["read", "another identity"]) {
+        assert!(
+            ends.get(part).is_some_and(|(_, grouped)| *grouped > 20),
+            "too few mutants of objects of groups reach {part:?}: {ends:?}"
+        );
     }
 }
 
