@@ -137,10 +137,14 @@ async fn save_and_load_for_real() {
     LARGEST.store(0, Ordering::Relaxed);
     assert_eq!(rank.save(&prompt).await.unwrap().tokens, count);
     check(&rank.kv, "posix save", count);
-    rank.wipe();
-    LARGEST.store(0, Ordering::Relaxed);
-    assert_eq!(rank.load(&prompt).await.unwrap().tokens, count);
-    check(&rank.kv, "posix load", count);
+    for delivery in [Delivery::WholeChunk, Delivery::AsVerified] {
+        rank.wipe();
+        LARGEST.store(0, Ordering::Relaxed);
+        let request = LoadRequest::new(&prompt).blocks(&rank.blocks).delivery(delivery).timeout(PATIENCE);
+        let loaded = rank.kv.consumer().load(&rank.registered, request).unwrap().finish().await.unwrap();
+        assert_eq!(loaded.tokens, count, "{delivery:?}");
+        check(&rank.kv, &format!("posix load, {delivery:?}"), count);
+    }
 }
 
 fn check(kv: &Pipeline, what: &str, count: u32) {
