@@ -132,18 +132,24 @@ pub fn named(numbers: &mut Numbers<'_>) -> Result<Geometry> {
         _ => GroupRule::FullAttention { key_dim: numbers.u32(), value_dim: numbers.u32() },
     };
     let layers = layers(numbers);
+    let (group, dtype) = (numbers.u32(), dtype(numbers));
+    let (heads, replica) = (numbers.u32()..numbers.u32(), replica(numbers));
+    let (block_tokens, blocks, choice) = (numbers.u32(), numbers.u32(), numbers.byte());
+    // That tensors which take turns are apart is proved token by token and head by head: mostly of few, so that many are tried.
+    let few = choice < 250;
+    let most = |extent: u32, most: u32| if few { extent % most } else { extent };
     let shape = RankShape {
-        group: numbers.u32(),
+        group,
         rule,
-        dtype: dtype(numbers),
+        dtype,
         rope: RopePairing::RotateHalf,
         // Bases and regions are listed one by one: how many is the caller's to choose.
-        layers: layers.iter().take(16).collect(),
-        heads: numbers.u32()..numbers.u32(),
-        replica: replica(numbers),
-        block_tokens: numbers.u32(),
-        blocks: numbers.u32(),
-        page_bytes: (numbers.byte() % 4 == 1).then(|| numbers.u64()),
+        layers: layers.iter().take(if few { 3 } else { 16 }).collect(),
+        heads: heads.start..heads.start.saturating_add(most(heads.end.saturating_sub(heads.start), 9)),
+        replica,
+        block_tokens: most(block_tokens, 33),
+        blocks,
+        page_bytes: (choice % 4 == 1).then(|| numbers.u64()),
     };
     let memory = layout.memory(&shape)?;
     let (geometry, regions) = (memory.geometry, memory.regions);

@@ -5,9 +5,13 @@
 use kv_format::reference::builder;
 use kv_format::*;
 
-/// The header of one small object, which is a first chunk.
+/// The header of one small object, which is a first chunk of a model of two layers.
 fn header() -> ObjectHeader {
-    let namespace = builder(2, 3, 8).chunk_tokens(16).build().unwrap();
+    header_of(2)
+}
+
+fn header_of(layers: u32) -> ObjectHeader {
+    let namespace = builder(layers, 3, 8).chunk_tokens(16).build().unwrap();
     let tokens: Vec<u32> = (0..16).collect();
     let identity = ObjectIdentity::new(&namespace, &chunks(&namespace, &tokens, &[]).unwrap()[0], 0).unwrap();
     let layout = ObjectLayout::new(&namespace, &identity.slice, identity.token_count).unwrap();
@@ -71,6 +75,28 @@ fn a_section_of_nothing_is_corrupt() {
         layout.object_len = last.offset;
     });
     assert!(error.contains("table entry"), "{error}");
+}
+
+//= SPEC.md#read-canonical
+#[test]
+fn a_layer_that_comes_twice_is_corrupt() {
+    for (layers, right) in [([0, 1, 2], true), ([0, 1, 1], false), ([0, 2, 1], false), ([0, 0, 1], false)] {
+        let mut header = header_of(3);
+        for (section, layer) in
+            header.layout.sections.iter_mut().zip(layers.map(|layer| [layer; 2]).as_flattened())
+        {
+            section.layer = *layer;
+        }
+        header.identity.slice.layers = 0..layers[2] + 1;
+        let mut bytes = vec![0; usize::try_from(header.layout.header_len).unwrap()];
+        header.encode(&mut bytes).unwrap();
+        let read = ObjectHeader::decode(&bytes, header.layout.object_len);
+        assert_eq!(
+            read.as_ref().map_err(Error::kind).err(),
+            (!right).then_some(ErrorKind::Corrupt),
+            "{layers:?}: {read:?}"
+        );
+    }
 }
 
 //= SPEC.md#read-length

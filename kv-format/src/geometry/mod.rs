@@ -31,7 +31,7 @@ impl Geometry {
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) naming the parts that contradict each other: an empty range, kinds that are no KV group,
-    /// a tensor that leaves its region, two elements at one address.
+    /// a tensor that leaves its region, two elements at one address, tensors that take turns in more than two million pieces.
     pub fn new(parts: impl Into<GeometryParts>) -> Result<Self> {
         let geometry = Self(parts.into());
         geometry.check_extents()?;
