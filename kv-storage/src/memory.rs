@@ -17,7 +17,8 @@ use crate::{
 
 /// Objects and records in memory. A clone is another handle to the same objects.
 ///
-/// Nothing is bounded but by memory itself: an object for which there is none is refused with `NoSpace`.
+/// Nothing is bounded but by memory itself: an object for which there is none is refused with `NoSpace`. Up to 256 MiB of deleted objects
+/// are kept to be used again.
 ///
 /// ```
 /// use kv_storage::{KvStore, MemoryStore};
@@ -35,7 +36,12 @@ struct Contents {
     objects: BTreeMap<ObjectName, Arc<Stored>>,
     records: BTreeMap<RecordName, Record>,
     versions: u64,
+    /// Memory of deleted objects, for new ones: fresh pages cost more than copying.
+    spare: Vec<Vec<u8>>,
 }
+
+/// Most bytes of deleted objects that are kept for new ones.
+const SPARE_BYTES: usize = 256 << 20;
 
 struct Stored {
     bytes: Vec<u8>,
@@ -72,6 +78,24 @@ impl MemoryStore {
 }
 
 impl Contents {
+    /// Memory for an object of `len` bytes, if there is some to spare.
+    fn take_spare(&mut self, len: usize) -> Option<Vec<u8>> {
+        // An object must not hold much more than it needs.
+        let fits = |spare: &Vec<u8>| spare.capacity() >= len && spare.capacity() / 2 <= len;
+        let mut spare = self.spare.iter().position(fits).map(|index| self.spare.swap_remove(index))?;
+        spare.clear();
+        Some(spare)
+    }
+
+    /// Keeps the memory of an object that nobody reads any more.
+    fn recycle(&mut self, stored: Option<Arc<Stored>>) {
+        let Some(Stored { bytes, .. }) = stored.and_then(Arc::into_inner) else { return };
+        let kept: usize = self.spare.iter().map(Vec::capacity).sum();
+        if kept.saturating_add(bytes.capacity()) <= SPARE_BYTES {
+            self.spare.push(bytes);
+        }
+    }
+
     fn next_version(&mut self) -> Version {
         self.versions += 1;
         Version(format!("m{}", self.versions))
@@ -131,8 +155,8 @@ impl KvStore for MemoryStore {
     async fn idle(&self) {}
 
     async fn begin(&self, name: &ObjectName, len: u64) -> Result<Box<dyn Upload>> {
-        let mut bytes = Vec::new();
         let wanted = usize::try_from(len).map_err(|_| self.no_memory(name, len))?;
+        let mut bytes = self.contents().take_spare(wanted).unwrap_or_default();
         bytes.try_reserve_exact(wanted).map_err(|error| self.no_memory(name, len).with_source(error))?;
         Ok(Box::new(MemoryUpload {
             store: self.clone(),
@@ -191,14 +215,19 @@ impl KvStore for MemoryStore {
     }
 
     async fn delete(&self, name: &ObjectName) -> Result<bool> {
-        Ok(self.contents().objects.remove(name).is_some())
+        let mut contents = self.contents();
+        let removed = contents.objects.remove(name);
+        let found = removed.is_some();
+        contents.recycle(removed);
+        Ok(found)
     }
 
     async fn quarantine(&self, name: &ObjectName, version: &Version) -> Result<bool> {
         let mut contents = self.contents();
         let same = contents.objects.get(name).is_some_and(|stored| stored.version == *version);
         if same {
-            contents.objects.remove(name);
+            let removed = contents.objects.remove(name);
+            contents.recycle(removed);
         }
         Ok(same)
     }
