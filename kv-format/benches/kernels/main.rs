@@ -8,22 +8,20 @@
 //!
 //! # What misses its target, and why
 //!
-//! On two cores of an AMD EPYC, family 26 (AVX-512, 1 MiB of second-level cache each, one thread copies 28 GB/s, two 54):
+//! On two cores of an AMD EPYC, family 26 (AVX-512, 1 MiB of second-level cache each), with nothing else running; one thread copies
+//! 30 GB/s, two 31 to 54, as other guests of the host leave it. All else met its target. Where others keep the machine busy, two threads
+//! with one head fall to .46 to .57 of .50 to .68: they seldom run at once.
 //!
-//! * **One head, two threads: NHD, HND, packed, AITER at .46 to .57 of .50 to .68.** The targets are from a machine whose second thread
-//!   added a third to the plain copy; here it doubles it, and the ratio stays that of one thread, which meets its own target. With a
-//!   quarter of the bytes (`--quick`) NHD reaches .65: what grows with the memory that blocks are scattered over is the translation
-//!   of addresses, one new page for each 4 KiB. Touching a line 1, 2, 4 or 8 blocks ahead makes no difference.
-//! * **Packed, eight heads: .67 of .85 and .79.** K and V are gathered one after the other, each reading every other 256 bytes. Twice
-//!   the reads for the same writes predicts (1 + 1) / (2 + 1) = .67: the processor's prefetcher appears to bring the other half along.
-//!   Its counters are not visible in the virtual machine, so this is inferred. Gathering both in one pass would need a call for both.
-//! * **To Gaudi's blocks, one head: .81 to .85 of .87.** Leaving out the fence that every section of 64 KiB ends with gains 2 to
-//!   3 %, which safe code may not; touching the destination's pages ahead gains nothing; the rest is not explained.
-//! * **Checksum: packed, ROCm and AITER at 22 to 28 % of 25 with one head, all but NHD at 27 to 43 % of 25 with eight.** It adds up to
-//!   17 ps a byte (it runs at 57 GB/s) to a gather of 40 to 70 ps: the faster the gather, the larger a part. In NHD order it hides
-//!   behind lines that are fetched early (12 to 20 % with eight heads). A block of eight heads in head-major or transposed order is complete
-//!   only as a whole, so its 32 KiB come back from the second-level cache. Pieces of 1 and 2 KiB cost more than they overlap; of
-//!   16 KiB, too.
+//! * **Packed, eight heads: .68 of .85 and .75 of .79.** K and V are gathered one after the other, each reading every other 256 bytes.
+//!   Twice the reads for the same writes predicts (1 + 1) / (2 + 1) = .67: the processor's prefetcher appears to bring the other half
+//!   along. Its counters are not visible in the virtual machine, so this is inferred. Gathering both in one pass would need a call for
+//!   both.
+//! * **To Gaudi's blocks, one head, one thread: .84 of .87** (two threads: .93). Leaving out the fence that every section of 64 KiB ends
+//!   with gains 2 to 3 %, which safe code may not; touching the destination's pages ahead gains nothing; the rest is not explained.
+//! * **Checksum, one thread, eight heads in all but NHD order: 29 to 46 % of 25; AITER with one head 28.** With two threads, 1 to 25 %. It
+//!   adds up to 17 ps a byte (it runs at 57 GB/s) to a gather of 40 to 70 ps: the faster the gather, the larger a part. In NHD order it
+//!   hides behind lines that are fetched early. A block of eight heads in head-major or transposed order is complete only as a whole, so
+//!   its 32 KiB come back from the second-level cache. Pieces of 1 and 2 KiB cost more than they overlap; of 16 KiB, too.
 //! * **Header: 13.4 microseconds of 2.** The format's content digest is one BLAKE3 of 7.8 KiB on either side, 5 microseconds each where
 //!   this was measured (seven chunks fill neither 8 nor 16 lanes, the eighth is short): 10.6 of the 13.4 are that and the checksum.
 #![expect(clippy::print_stdout, reason = "a program that reports to people")]
