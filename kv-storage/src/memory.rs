@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
-use crate::parts::{Coverage, out_of_range, read_in_turns, record_fits, write_in_turns};
+use crate::parts::{Coverage, out_of_range, record_fits};
 use crate::{
-    ByteRange, Capabilities, Error, ErrorKind, KvStore, ObjectMeta, Publication, ReadOutcome, ReadPart,
-    ReadSink, Record, Result, StoreHealth, Upload, Version, WriteOrder, WriteSource,
+    Capabilities, Error, ErrorKind, KvStore, ObjectMeta, Publication, ReadOutcome, ReadPart, Record, Result,
+    StoreHealth, Upload, Version, WriteOrder,
 };
 
 /// Objects and records in memory. A clone is another handle to the same objects.
@@ -135,7 +135,6 @@ impl fmt::Debug for Contents {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl KvStore for MemoryStore {
     fn capabilities(&self) -> Capabilities {
@@ -177,20 +176,6 @@ impl KvStore for MemoryStore {
                 .map_err(|part| out_of_range(self, name, part, stored.bytes.len() as u64)),
         };
         ReadOutcome { buffers: parts.into_iter().map(|part| part.buffer).collect(), result }
-    }
-
-    fn calls_back_on_own_threads(&self) -> bool {
-        false
-    }
-
-    async fn read_into(
-        &self,
-        name: &ObjectName,
-        ranges: Vec<ByteRange>,
-        buffers: Vec<HostBuf>,
-        sink: Arc<dyn ReadSink>,
-    ) -> Result<Option<ObjectMeta>> {
-        read_in_turns(self, name, ranges, buffers, sink).await
     }
 
     async fn head(&self, name: &ObjectName) -> Result<Option<ObjectMeta>> {
@@ -270,7 +255,6 @@ impl KvStore for MemoryStore {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl Upload for MemoryUpload {
     async fn write(&self, offset: u64, part: HostBuf) -> (HostBuf, Result<()>) {
@@ -297,15 +281,6 @@ impl Upload for MemoryUpload {
         drop(bytes);
         writing.done();
         (part, Ok(()))
-    }
-
-    async fn write_from(
-        &self,
-        ranges: Vec<ByteRange>,
-        buffer: HostBuf,
-        source: Arc<dyn WriteSource>,
-    ) -> (HostBuf, Result<()>) {
-        write_in_turns(self, ranges, buffer, source).await
     }
 
     async fn commit(self: Box<Self>) -> Result<Publication> {

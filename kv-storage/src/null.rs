@@ -2,16 +2,14 @@
 
 use std::fmt;
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
-use crate::parts::{Coverage, read_in_turns, record_fits, write_in_turns};
+use crate::parts::{Coverage, record_fits};
 use crate::{
-    ByteRange, Capabilities, KvStore, ObjectMeta, Publication, ReadOutcome, ReadPart, ReadSink, Record,
-    Result, StoreHealth, Upload, Version, WriteOrder, WriteSource,
+    Capabilities, KvStore, ObjectMeta, Publication, ReadOutcome, ReadPart, Record, Result, StoreHealth,
+    Upload, Version, WriteOrder,
 };
 
 /// Accepts every write, answers `Published`, holds nothing: every read is a miss.
@@ -31,7 +29,6 @@ impl fmt::Display for NullStore {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl KvStore for NullStore {
     fn capabilities(&self) -> Capabilities {
@@ -56,20 +53,6 @@ impl KvStore for NullStore {
 
     async fn read(&self, _: &ObjectName, parts: Vec<ReadPart>) -> ReadOutcome {
         ReadOutcome { buffers: parts.into_iter().map(|part| part.buffer).collect(), result: Ok(None) }
-    }
-
-    fn calls_back_on_own_threads(&self) -> bool {
-        false
-    }
-
-    async fn read_into(
-        &self,
-        name: &ObjectName,
-        ranges: Vec<ByteRange>,
-        buffers: Vec<HostBuf>,
-        sink: Arc<dyn ReadSink>,
-    ) -> Result<Option<ObjectMeta>> {
-        read_in_turns(self, name, ranges, buffers, sink).await
     }
 
     async fn head(&self, _: &ObjectName) -> Result<Option<ObjectMeta>> {
@@ -107,21 +90,11 @@ impl KvStore for NullStore {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl Upload for NullUpload {
     async fn write(&self, offset: u64, part: HostBuf) -> (HostBuf, Result<()>) {
         let result = self.coverage.writing(offset, part.len()).map(|writing| writing.done());
         (part, result)
-    }
-
-    async fn write_from(
-        &self,
-        ranges: Vec<ByteRange>,
-        buffer: HostBuf,
-        source: Arc<dyn WriteSource>,
-    ) -> (HostBuf, Result<()>) {
-        write_in_turns(self, ranges, buffer, source).await
     }
 
     async fn commit(self: Box<Self>) -> Result<Publication> {

@@ -260,6 +260,7 @@ impl KvStore for Fault {
         ReadOutcome { buffers, result }
     }
 
+    // Streams are made of this wrapper's own reads, so that what the script injects reaches the sink.
     fn calls_back_on_own_threads(&self) -> bool {
         false
     }
