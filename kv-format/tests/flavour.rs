@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use kv_format::flavour::{Change, Changes, Destination, Flavour, Lossy, Recode, Run};
+use kv_format::flavour::{Change, Changes, Flavour, Lossy, Recode, Run};
+use kv_format::kernels::Destination;
 use kv_format::{Dtype, ErrorKind, ScaleDirection};
 use proptest::prelude::*;
 
@@ -190,12 +191,12 @@ fn values_change_only_by_name_and_are_counted() {
     assert!(bytes == before, "a refused conversion in place has changed something");
 
     let mut to_bytes = vec![0; bytes.len()];
-    for destination in [Destination::ReadSoon, Destination::Cold] {
+    for destination in [Destination::Hot, Destination::Cold] {
         let error = Recode::lossless(from, to).copy(&bytes, &mut to_bytes, destination).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Lossy);
     }
     let saturate = Recode::lossy(from, to, Lossy::Saturate);
-    let changes = saturate.copy(&bytes, &mut to_bytes, Destination::ReadSoon).unwrap();
+    let changes = saturate.copy(&bytes, &mut to_bytes, Destination::Hot).unwrap();
     assert_eq!((changes.too_large, changes.total()), (7, 7));
     assert_eq!(saturate.count(&bytes), changes);
     assert_eq!(saturate.in_place(&mut bytes).unwrap(), changes);
@@ -233,7 +234,7 @@ fn values_change_only_by_name_and_are_counted() {
     );
     assert_eq!((counted.unwrap().total(), blocks), (1, [0x39, 0x3A, 9, 9, 0x38, 0x7E]));
     let error = Recode::lossless(from, to)
-        .copy_runs(&[0x7F; 4], &mut blocks, &[run(0, 0), run(2, 2)], 2, Destination::ReadSoon)
+        .copy_runs(&[0x7F; 4], &mut blocks, &[run(0, 0), run(2, 2)], 2, Destination::Hot)
         .unwrap_err();
     assert!(error.to_string().contains("changes 4 of 4 elements"), "{error}");
     for bad in [run(3, 0), run(0, 5), run(usize::MAX, 0), run(0, usize::MAX)] {

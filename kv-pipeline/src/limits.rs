@@ -108,6 +108,11 @@ impl Limits {
     /// holds them beyond deadline and grace is given up on.
     pub(crate) async fn device<T>(&self, transfer: impl Future<Output = T>) -> Result<T, Error> {
         self.check()?;
+        self.let_go(transfer).await
+    }
+
+    /// Waits until the engine's blocks are let go of, also if the operation has been cancelled, but not beyond deadline and grace.
+    pub(crate) async fn let_go<T>(&self, transfer: impl Future<Output = T>) -> Result<T, Error> {
         let patience = self.remaining().saturating_add(self.device_grace);
         tokio::select! {
             biased;

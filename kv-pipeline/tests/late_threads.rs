@@ -8,6 +8,7 @@ mod common;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use common::*;
@@ -375,6 +376,51 @@ impl RegisteredMemory for SlowMemory {
     }
 }
 
+/// A rank on a slow device, which tells that a copy has begun and goes on when the sender is dropped.
+fn slow(builder: PipelineBuilder, store: Arc<PosixStore>) -> (Rank, Arc<Notify>, mpsc::Sender<()>) {
+    let (go, wait) = mpsc::channel();
+    let inner = HostDevice::new(HostDeviceOptions::default()).unwrap();
+    let arrived = Arc::<Notify>::default();
+    let device = Slow { inner: Arc::clone(&inner), arrived: Arc::clone(&arrived), go: Arc::new(wait.into()) };
+    let geometry = gaudi_like(0..HEADS, Replica::ONLY);
+    let blocks = scattered(&geometry);
+    let allocate = |len: &u64| inner.allocate(usize::try_from(*len).unwrap()).unwrap();
+    let memory: Vec<_> = geometry.regions.iter().map(allocate).collect();
+    let kv = builder.device(Arc::new(device)).store(store).build().unwrap();
+    let regions = memory.iter().map(|memory| memory.region()).collect();
+    // SAFETY: the rank keeps the allocations beside the registration, which the tests close.
+    let registered = unsafe { kv.register(geometry, regions) }.unwrap();
+    (Rank { kv, registered, blocks, memory }, arrived, go)
+}
+
+/// A device that does not let go is given up on when its time is up, and the caller learns that it still has the blocks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_does_not_end_is_told_when_its_time_is_up() {
+    let short = Duration::from_millis(50);
+    let prompt = tokens(COUNT);
+    let (_folder, stored) = stored().await;
+    let (rank, arrived, go) = slow(builder().device_grace(Duration::ZERO), stored);
+    let request =
+        LoadRequest::new(&prompt).blocks(&rank.blocks).delivery(Delivery::AsVerified).timeout(short);
+    let load = rank.kv.consumer().load(&rank.registered, request).unwrap();
+    let loaded = tokio::time::timeout(PATIENCE, load.finish()).await.unwrap();
+    let copying = tokio::time::timeout(Duration::ZERO, arrived.notified()).await.is_ok();
+    // On a machine so slow that nothing had begun, the deadline alone is told.
+    assert_eq!(loaded.is_err_and(|error| error.kind() == kv_pipeline::ErrorKind::Device), copying);
+    drop(go);
+    tokio::time::timeout(PATIENCE, rank.registered.close()).await.unwrap().unwrap();
+
+    let (_folder, empty) = empty().await;
+    let (rank, arrived, go) = slow(builder().device_grace(Duration::ZERO), empty);
+    let request = SaveRequest::new(&prompt).blocks(&rank.blocks).timeout(short);
+    let save = rank.kv.producer().save(&rank.registered, request).unwrap();
+    let error = tokio::time::timeout(PATIENCE, save.finish()).await.unwrap().unwrap_err();
+    let copying = tokio::time::timeout(Duration::ZERO, arrived.notified()).await.is_ok();
+    assert_eq!(error.kind() == kv_pipeline::ErrorKind::Device, copying, "{error}");
+    drop(go);
+    tokio::time::timeout(PATIENCE, rank.registered.close()).await.unwrap().unwrap();
+}
+
 /// A thread of the store is about to copy when its operation is cancelled: the cancellation waits for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancellation_waits_for_the_copy_that_has_begun() {
@@ -383,26 +429,15 @@ async fn a_cancellation_waits_for_the_copy_that_has_begun() {
     for saves in [false, true] {
         let (_folder, empty) = empty().await;
         let store = if saves { empty } else { Arc::clone(&store) };
-        let (go, wait) = mpsc::channel();
-        let inner = HostDevice::new(HostDeviceOptions::default()).unwrap();
-        let arrived = Arc::<Notify>::default();
-        let device =
-            Slow { inner: Arc::clone(&inner), arrived: Arc::clone(&arrived), go: Arc::new(wait.into()) };
-        let geometry = gaudi_like(0..HEADS, Replica::ONLY);
-        let blocks = scattered(&geometry);
-        let allocate = |len: &u64| inner.allocate(usize::try_from(*len).unwrap()).unwrap();
-        let memory: Vec<_> = geometry.regions.iter().map(allocate).collect();
-        let kv = builder().device(Arc::new(device)).store(store).build().unwrap();
-        let regions = memory.iter().map(|memory| memory.region()).collect();
-        // SAFETY: the allocations are dropped after the registration was closed.
-        let registered = unsafe { kv.register(geometry, regions) }.unwrap();
+        let (rank, arrived, go) = slow(builder(), store);
+        let (kv, registered, blocks) = (&rank.kv, &rank.registered, &rank.blocks);
         let cancel: std::pin::Pin<Box<dyn Future<Output = Result<()>>>> = if saves {
-            let request = SaveRequest::new(&prompt).blocks(&blocks).timeout(PATIENCE);
-            Box::pin(kv.producer().save(&registered, request).unwrap().cancel_after(&arrived))
+            let request = SaveRequest::new(&prompt).blocks(blocks).timeout(PATIENCE);
+            Box::pin(kv.producer().save(registered, request).unwrap().cancel_after(&arrived))
         } else {
-            let request = LoadRequest::new(&prompt).blocks(&blocks).timeout(PATIENCE);
+            let request = LoadRequest::new(&prompt).blocks(blocks).timeout(PATIENCE);
             let request = request.delivery(Delivery::AsVerified);
-            Box::pin(kv.consumer().load(&registered, request).unwrap().cancel_after(&arrived))
+            Box::pin(kv.consumer().load(registered, request).unwrap().cancel_after(&arrived))
         };
         let mut cancel = cancel;
         let mut after_giving_up = 0;

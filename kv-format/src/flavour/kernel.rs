@@ -4,7 +4,8 @@ use std::hint::black_box;
 
 #[cfg(target_arch = "x86_64")]
 use super::simd;
-use super::{Change, Destination, Run};
+use super::{Change, Run};
+use crate::kernels::Destination;
 
 /// Bytes between what is read and what is fetched from memory, within a piece.
 const AHEAD: usize = 1024;
@@ -250,7 +251,7 @@ mod tests {
     fn check(tables: &Tables, from: &[u8], offset: usize) {
         let (recoded, counts) = expected(tables, from);
         for kernel in kernels() {
-            for destination in [Destination::ReadSoon, Destination::Cold] {
+            for destination in [Destination::Hot, Destination::Cold] {
                 let mut to = vec![0xA5; offset + from.len() + 70];
                 let found = kernel.copy(tables, from, &mut to[offset..offset + from.len()], destination);
                 assert!(to[offset..offset + from.len()] == recoded, "{kernel:?} {destination:?}");
@@ -261,7 +262,7 @@ mod tests {
                 );
                 assert_eq!(found, counts, "{kernel:?} {destination:?}");
             }
-            for destination in [Destination::ReadSoon, Destination::Cold] {
+            for destination in [Destination::Hot, Destination::Cold] {
                 let (len, count) = (37, from.len() / 37);
                 // Backwards, and one byte apart on the other side.
                 let runs: Vec<Run> =

@@ -62,4 +62,4 @@ mod simd;
 
 pub use change::{Change, Changes};
 pub use code::Flavour;
-pub use recode::{Destination, Lossy, Recode, Run};
+pub use recode::{Lossy, Recode, Run};

@@ -5,6 +5,7 @@ use std::fmt;
 use super::code::SIGN;
 use super::kernel::{Kernel, Tables};
 use super::{Change, Changes, Flavour};
+use crate::kernels::Destination;
 use crate::{Error, ErrorKind, Result};
 
 /// What a caller accepts to lose.
@@ -17,16 +18,6 @@ pub enum Lossy {
     Saturate,
     /// All changes; what is too large becomes infinity where the other flavour has it, else NaN, as in a cast of ml_dtypes.
     Overflow,
-}
-
-/// Where recoded bytes go, which decides how they are stored. Only speed depends on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Destination {
-    /// Read again soon, such as a staging tile: through the cache.
-    ReadSoon,
-    /// Not read soon by this core, such as an engine's memory: past the cache, which saves reading what is overwritten.
-    Cold,
 }
 
 /// Where one piece of a scattered conversion begins on either side, in bytes.

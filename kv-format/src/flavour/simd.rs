@@ -4,8 +4,8 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::Destination;
 use super::kernel::{self, Counts, Tables, sum};
+use crate::kernels::Destination;
 
 /// A cache line of the destination: what a store past the cache wants whole.
 #[repr(C, align(64))]
@@ -141,7 +141,7 @@ macro_rules! loops {
         ) -> Counts {
             let (loaded, mut counts) = (Loaded::new(tables), Counts::default());
             match destination {
-                Destination::ReadSoon => {
+                Destination::Hot => {
                     for (to, from) in to.iter_mut().zip(from) {
                         store(&mut to.0, loaded.line(load(from), &mut counts));
                     }

@@ -1,5 +1,6 @@
 //! Loading one chunk: read, verify, and write the engine's memory, either the whole chunk once all of it is verified, or part by part.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -93,15 +94,15 @@ impl LoadTask {
         let mut verified = Vec::with_capacity(objects.len());
         for (index, object) in objects.iter().enumerate() {
             let buffers = staging.split_off(staging.len().saturating_sub(object.parts.len()));
-            let verifier = Verifier::new(index, object, 0, State::default(), Verified::Keep);
-            verified.push(self.read(&verifier, index, object, 0..object.parts.len(), buffers).await?.kept);
+            let (parts, seen) = (0..object.parts.len(), State::default());
+            verified.push(self.read(index, object, parts, seen, Verified::Keep, buffers).await?.kept);
         }
         self.turns.wait(limits, number).await?;
         // All at once into the device's queue; every one of them has ended before the chunk has.
         let mut transfers = FuturesUnordered::new();
         for (object, buffers) in objects.iter().zip(verified) {
             for (part, buffer) in object.parts.iter().zip(buffers) {
-                transfers.extend(buffer.map(|buffer| self.deliver(object, part, buffer)));
+                transfers.push(self.deliver(object, part, buffer));
             }
         }
         let mut result = Ok(Delivered::default());
@@ -120,8 +121,8 @@ impl LoadTask {
         let mut seen = Vec::with_capacity(objects.len());
         for (index, object) in objects.iter().enumerate() {
             let staging = self.limits.run(self.core.pool.acquire_many(1)).await?;
-            let verifier = Verifier::new(index, object, 0, State::default(), Verified::Drop);
-            seen.push(self.read(&verifier, index, object, 0..object.parts.len(), staging).await?);
+            let (parts, nothing) = (0..object.parts.len(), State::default());
+            seen.push(self.read(index, object, parts, nothing, Verified::Drop, staging).await?);
         }
         self.turns.wait(&self.limits, number).await?;
         let mut sum = Delivered::default();
@@ -160,37 +161,37 @@ impl LoadTask {
             let staging = limits.run(self.core.pool.acquire_many(1)).await?;
             let (core, registered, gate) =
                 (Arc::clone(&self.core), self.registered.clone(), Arc::clone(&self.gate));
-            let verifier =
-                Verifier::new(index, object, 0, seen, Verified::Deliver { core, registered, gate });
-            return Ok(self.read(&verifier, index, object, 0..parts, staging).await?.delivered);
+            let then = Verified::Deliver { core, registered, gate };
+            return Ok(self.read(index, object, 0..parts, seen, then, staging).await?.delivered);
         }
         let (mut seen, mut sum) = (seen, Delivered::default());
         for (number, part) in object.parts.iter().enumerate() {
             let staging = limits.run(self.core.pool.acquire_many(1)).await?;
-            let verifier = Verifier::new(index, object, number, seen, Verified::Keep);
-            seen = self.read(&verifier, index, object, number..number + 1, staging).await?;
-            if let Some(buffer) = seen.kept.first_mut().and_then(Option::take) {
+            seen = self.read(index, object, number..number + 1, seen, Verified::Keep, staging).await?;
+            for buffer in seen.kept.drain(..) {
                 sum = sum + self.deliver(object, part, buffer).await?;
             }
         }
         Ok(sum)
     }
 
-    /// Reads some parts of an object through its verifier.
+    /// Reads some parts of an object through a verifier; what was `seen` is of an earlier read of it.
     async fn read(
         &self,
-        verifier: &Arc<Verifier>,
         index: usize,
-        object: &PlannedObject,
-        parts: std::ops::Range<usize>,
+        object: &Arc<PlannedObject>,
+        parts: Range<usize>,
+        seen: State,
+        then: Verified,
         staging: Vec<HostBuf>,
     ) -> Result<State, Failed> {
         let (limits, store) = (&self.limits, &self.core.store);
-        let asked = &object.parts[parts];
-        let ranges = asked.iter().map(|part| ByteRange { offset: part.offset, len: part.len }).collect();
-        let sink = Arc::<Verifier>::clone(verifier);
+        let asked = object.parts[parts.clone()].iter();
+        let ranges = asked.map(|part| ByteRange { offset: part.offset, len: part.len }).collect();
+        let verifier = Verifier::new(index, object, parts, seen, then);
+        let sink = Arc::<Verifier>::clone(&verifier);
         match limits.run(store.read_into(&object.name, ranges, staging, sink)).await? {
-            Ok(Some(_)) => verifier.finish(asked.len(), store),
+            Ok(Some(_)) => verifier.finish(store),
             Ok(None) => {
                 let message = format!("{} is not stored", object.name);
                 Err(Failed::reason(StopReason::NotFound, index, message))

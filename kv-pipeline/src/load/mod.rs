@@ -220,7 +220,9 @@ impl LoadTask {
         };
         side_by_side(&task.core.runtime, task.width(), task.chunks.len(), start, take).await;
         // A store's thread whose read was given up may be about to write the engine's memory: from here on it may not.
-        task.gate.close().await;
+        if let Err(error) = task.limits.let_go(task.gate.close()).await {
+            failed = Some(error);
+        }
         loaded.elapsed = task.core.environment.clock.now().saturating_sub(started);
         count(&task.core.counters.tokens_loaded, u64::from(loaded.tokens));
         let complete = loaded.failures.is_empty();

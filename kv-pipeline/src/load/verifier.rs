@@ -1,6 +1,7 @@
 //! What happens to each part of an object as it is read: verified where it was read, while it is in that core's cache; and then kept,
 //! dropped, or written into the engine's memory at once.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kv_device::parts::InFlight;
@@ -30,8 +31,8 @@ pub(super) struct Verifier {
     /// Of the chunk's objects.
     index: usize,
     object: Arc<PlannedObject>,
-    /// Number of the first part of the read that is going on.
-    first: usize,
+    /// Numbers of the parts that are asked for.
+    parts: Range<usize>,
     then: Verified,
     state: Mutex<State>,
 }
@@ -42,41 +43,77 @@ pub(super) struct State {
     /// Once the first part was read.
     pub(super) header: Option<Arc<ObjectHeader>>,
     pub(super) version: Option<Version>,
-    /// Verified parts, in the order of the object.
-    pub(super) kept: Vec<Option<HostBuf>>,
-    pub(super) failed: Option<Failed>,
+    /// The verified parts of the read, in its order, if they are kept.
+    pub(super) kept: Vec<HostBuf>,
     pub(super) delivered: Delivered,
-    handed_over: usize,
+    failed: Option<Failed>,
+    /// Which parts were handed over: each must be, once.
+    taken: Vec<Taken>,
+}
+
+/// What became of one part of a read.
+#[derive(Default)]
+enum Taken {
+    #[default]
+    Missing,
+    /// Handed over, and perhaps not verified yet.
+    Begun,
+    Verified(Option<HostBuf>),
 }
 
 impl Verifier {
-    /// A verifier of parts from `first` on; `header` and `version` are those of an earlier read of the same object, if there was one.
+    /// A verifier of a read of `parts`; what was `seen` is of an earlier read of the same object, if there was one.
     pub(super) fn new(
         index: usize,
         object: &Arc<PlannedObject>,
-        first: usize,
+        parts: Range<usize>,
         seen: State,
         then: Verified,
     ) -> Arc<Self> {
-        let kept = if matches!(then, Verified::Keep) { object.parts.len() - first } else { 0 };
-        let state = State { kept: (0..kept).map(|_| None).collect(), failed: None, handed_over: 0, ..seen };
-        Arc::new(Self { index, object: Arc::clone(object), first, then, state: Mutex::new(state) })
+        let taken = parts.clone().map(|_| Taken::Missing).collect();
+        let state = State { kept: Vec::new(), failed: None, taken, ..seen };
+        Arc::new(Self { index, object: Arc::clone(object), parts, then, state: Mutex::new(state) })
     }
 
-    /// What was seen, if `parts` were handed over and all of them are right.
-    pub(super) fn finish(&self, parts: usize, store: &dyn std::fmt::Display) -> Result<State, Failed> {
+    /// What was seen, if every part was handed over and is right.
+    pub(super) fn finish(&self, store: &dyn std::fmt::Display) -> Result<State, Failed> {
         let mut state = std::mem::take(&mut *self.state());
         if let Some(failed) = state.failed.take() {
             return Err(failed);
         }
-        if state.handed_over != parts {
-            let message = format!(
-                "{store} handed over {} of {parts} parts: run its conformance suite",
-                state.handed_over
-            );
-            return Err(Failed::reason(StopReason::Unavailable, self.index, message));
+        for taken in std::mem::take(&mut state.taken) {
+            match taken {
+                Taken::Verified(buffer) => state.kept.extend(buffer),
+                _ => {
+                    let message =
+                        format!("{store} has not handed every part over: run its conformance suite");
+                    return Err(self.unavailable(message));
+                }
+            }
         }
         Ok(state)
+    }
+
+    fn unavailable(&self, message: String) -> Failed {
+        Failed::reason(StopReason::Unavailable, self.index, message)
+    }
+
+    /// Takes note that a part of the read was handed over, which happens once for each.
+    fn begin(&self, index: usize) -> Result<usize, Failed> {
+        let mut state = self.state();
+        match state.taken.get_mut(index) {
+            Some(taken @ Taken::Missing) => {
+                *taken = Taken::Begun;
+                Ok(self.parts.start + index)
+            }
+            _ => {
+                let message = format!(
+                    "{}: the store handed a part over twice, or one that was not asked for: run its conformance suite",
+                    self.object.name
+                );
+                Err(self.unavailable(message))
+            }
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -92,7 +129,7 @@ impl Verifier {
                     "{}: the store gave back another buffer than it got: run its conformance suite",
                     self.object.name
                 );
-                Failed::reason(StopReason::Unavailable, self.index, message)
+                self.unavailable(message)
             })?;
         let header = self.header(meta, number, buffer)?;
         self.sections(part, &header, meta, buffer)?;
@@ -106,10 +143,7 @@ impl Verifier {
 
     /// The header, which the first part brings.
     fn header(&self, meta: &ObjectMeta, number: usize, buffer: &[u8]) -> Result<Arc<ObjectHeader>, Failed> {
-        let unavailable = |what| {
-            let message = format!("{} {what}", self.object.name);
-            Failed::reason(StopReason::Unavailable, self.index, message)
-        };
+        let unavailable = |what| self.unavailable(format!("{} {what}", self.object.name));
         let known = {
             let mut state = self.state();
             if *state.version.get_or_insert_with(|| meta.version.clone()) != meta.version {
@@ -179,20 +213,20 @@ impl Verifier {
 
 impl ReadSink for Verifier {
     fn filled(&self, meta: &ObjectMeta, index: usize, buffer: HostBuf) -> Next {
-        let verified = self.verify(meta, self.first + index, &buffer);
+        let verified = self.begin(index).and_then(|number| self.verify(meta, number, &buffer));
         let mut state = self.state();
         if let Err(failed) = verified {
             state.failed.get_or_insert(failed);
             return Next::Stop;
         }
-        state.handed_over += 1;
-        match state.kept.get_mut(index) {
-            Some(place) => {
-                *place = Some(buffer);
-                Next::Kept
-            }
-            None => Next::Reuse(buffer),
+        let (kept, next) = match self.then {
+            Verified::Keep => (Some(buffer), Next::Kept),
+            Verified::Drop | Verified::Deliver { .. } => (None, Next::Reuse(buffer)),
+        };
+        if let Some(taken) = state.taken.get_mut(index) {
+            *taken = Taken::Verified(kept);
         }
+        next
     }
 }
 

@@ -157,7 +157,9 @@ impl SaveTask {
         };
         side_by_side(&core.runtime, OBJECTS_IN_FLIGHT, task.chunks.len() * slices, start, take).await;
         // A store's thread whose write was given up may be about to read the engine's memory: from here on it may not.
-        task.gate.close().await;
+        if let Err(error) = task.limits.let_go(task.gate.close()).await {
+            failure = Some(error);
+        }
         saved.elapsed = core.environment.clock.now().saturating_sub(started);
         failure.map_or(Ok(saved), Err)
     }
