@@ -1,4 +1,4 @@
-//! A store on a directory of a local file system.
+//! A store on a directory of a local file system or an NFS mount.
 //!
 //! ```text
 //! <root>/v1/<namespace>/<2 hex>/<key>.<chunk>.<slice>   objects, immutable
@@ -13,6 +13,8 @@
 //! Nothing beneath the root is ever reached through a symbolic link, and only regular files are opened.
 
 mod crash;
+mod lookup;
+mod mount;
 mod objects;
 mod options;
 mod probe;
@@ -32,6 +34,7 @@ use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
 pub use crash::CRASH_POINTS;
+pub use mount::{Mount, MountWarning};
 pub use options::{FsyncPolicy, Modes, PosixOptions};
 use publish::PosixUpload;
 use tree::Tree;
@@ -93,9 +96,19 @@ impl PosixStore {
         self.tree.path()
     }
 
-    /// Whether the directory is on a network file system, for which this store does not yet know the rules of attribute caches.
+    /// Whether the directory is on a network file system.
     pub fn is_network(&self) -> bool {
         self.tree.network()
+    }
+
+    /// The mount that the directory is on, as it was when the store was opened; `None` where `/proc` is not mounted.
+    pub fn mount(&self) -> Option<&Mount> {
+        self.tree.mount.as_ref()
+    }
+
+    /// What the mount's options cost or endanger, and what to change; print them where an operator looks.
+    pub fn warnings(&self) -> Vec<MountWarning> {
+        self.tree.mount.as_ref().map(Mount::warnings).unwrap_or_default()
     }
 
     /// Flushes of files and directories so far (`fsync`); none unless the policy asks for them.

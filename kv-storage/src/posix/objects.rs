@@ -72,26 +72,16 @@ impl Tree {
     }
 
     fn open_object(&self, name: &ObjectName) -> Result<Option<OpenObject>> {
-        let path = name.to_string();
-        let (parent, file_name) = split(&path);
-        let Some(directory) = self.directory(parent)? else {
-            return Ok(None);
-        };
-        let opened = self.file(&directory, file_name, &path)?;
+        let opened = self.open_file(&name.to_string())?;
         Ok(opened.map(|(file, stat)| OpenObject {
             file,
             meta: ObjectMeta { name: *name, len: len_of(&stat), version: version_of(&stat) },
         }))
     }
 
+    /// Opens it, since a network file system may answer anything less from memory.
     pub(super) fn head_object(&self, name: &ObjectName) -> Result<Option<ObjectMeta>> {
-        let path = name.to_string();
-        let (parent, file_name) = split(&path);
-        let Some(directory) = self.directory(parent)? else {
-            return Ok(None);
-        };
-        let stat = self.examine(&directory, file_name, &path)?;
-        Ok(stat.map(|stat| ObjectMeta { name: *name, len: len_of(&stat), version: version_of(&stat) }))
+        Ok(self.open_object(name)?.map(|object| object.meta))
     }
 
     /// Reads one fan-out directory after another, in the order of the names, until `limit` objects are found.

@@ -13,6 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 
+use super::mount::Mount;
 use super::options::{FsyncPolicy, Modes, PosixOptions};
 use crate::env::{CrashPoint, Environment};
 use crate::{Error, ErrorKind, Result, Version};
@@ -26,6 +27,9 @@ pub(super) struct Tree {
     modes: Modes,
     /// Whether the root is on a file system whose data lives on another host.
     network: bool,
+    pub(super) mount: Option<Mount>,
+    /// This host may believe that a file does not exist after another host has made it.
+    pub(super) misses_are_cached: bool,
     /// The kernel, or a seccomp filter, does not let us use openat2.
     walk: AtomicBool,
     flushes: AtomicU64,
@@ -35,7 +39,12 @@ pub(super) struct Tree {
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// `NONBLOCK`: opening a planted FIFO returns at once. It means nothing to a regular file.
-const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+pub(super) const FILE: OFlags =
+    OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// How a path beneath the root is walked.
+pub(super) const RESOLVE: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 impl Tree {
     /// Opens the root. The root's own path belongs to the operator and may hold links.
@@ -60,9 +69,14 @@ impl Tree {
             }
         };
         let network = fstatfs(&root).is_ok_and(|system| system.f_type == NFS_SUPER_MAGIC);
+        let mount = Mount::of(&root);
+        let misses_are_cached =
+            network && mount.as_ref().is_none_or(|mount| mount.misses_cached_seconds() > 0);
         Ok(Self {
             path: path.to_owned(),
             root,
+            mount,
+            misses_are_cached,
             fsync: options.fsync,
             modes: options.modes,
             network,
@@ -119,13 +133,25 @@ impl Tree {
         }
     }
 
-    fn descend(&self, path: &str) -> rustix::io::Result<OwnedFd> {
+    /// The open root.
+    pub(super) fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    pub(super) fn has_openat2(&self) -> bool {
+        !self.walk.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn give_up_openat2(&self) {
+        self.walk.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn descend(&self, path: &str) -> rustix::io::Result<OwnedFd> {
         let path = if path.is_empty() { "." } else { path };
-        if !self.walk.load(Ordering::Relaxed) {
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-            match retry_on_intr(|| openat2(&self.root, path, DIRECTORY, Mode::empty(), resolve)) {
+        if self.has_openat2() {
+            match retry_on_intr(|| openat2(&self.root, path, DIRECTORY, Mode::empty(), RESOLVE)) {
                 // Old kernels know no openat2, some containers forbid it, and a racing rename may confuse it: walk instead.
-                Err(Errno::NOSYS | Errno::PERM) => self.walk.store(true, Ordering::Relaxed),
+                Err(Errno::NOSYS | Errno::PERM) => self.give_up_openat2(),
                 Err(Errno::AGAIN) => {}
                 answer => return answer,
             }
@@ -162,25 +188,6 @@ impl Tree {
         Ok(directory)
     }
 
-    /// Opens a regular file for reading; `None` if there is none.
-    pub(super) fn file(
-        &self,
-        directory: &OwnedFd,
-        name: &str,
-        path: &str,
-    ) -> Result<Option<(OwnedFd, Stat)>> {
-        let file = match retry_on_intr(|| openat(directory, name, OFlags::RDONLY | FILE, Mode::empty())) {
-            Ok(file) => file,
-            Err(Errno::NOENT | Errno::STALE) => return Ok(None),
-            Err(errno) => return Err(self.error("open", path, errno)),
-        };
-        match fstat(&file) {
-            Ok(stat) => self.regular(path, stat).map(|stat| Some((file, stat))),
-            Err(Errno::STALE) => Ok(None),
-            Err(errno) => Err(self.error("examine", path, errno)),
-        }
-    }
-
     /// Examines a regular file without opening it; `None` if there is none.
     pub(super) fn examine(&self, directory: &OwnedFd, name: &str, path: &str) -> Result<Option<Stat>> {
         let stat = self.stat(directory, name, path)?;
@@ -196,7 +203,7 @@ impl Tree {
         }
     }
 
-    fn regular(&self, path: &str, stat: Stat) -> Result<Stat> {
+    pub(super) fn regular(&self, path: &str, stat: Stat) -> Result<Stat> {
         match type_of(&stat) {
             FileType::RegularFile => Ok(stat),
             FileType::Symlink => Err(self.error("open", path, Errno::LOOP)),
