@@ -119,8 +119,10 @@
 //! # Features
 //!
 //! * `posix` (default): the store on a directory.
+//! * `io-uring`: its io_uring engine for disks, chosen by `PosixOptions::io`. It brings this crate's only unsafe module.
 //! * `conformance`: the suite for implementors.
-#![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "io-uring"), forbid(unsafe_code))]
+#![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "conformance")]

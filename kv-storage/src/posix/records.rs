@@ -6,8 +6,8 @@ use kv_format::RecordName;
 use rustix::io::Errno;
 
 use super::crash;
-use super::objects::read_all;
-use super::temporary::{Temporary, write_all};
+use super::io::{read_all, write_all};
+use super::temporary::Temporary;
 use super::tree::{Tree, len_of};
 use crate::parts::Workers;
 use crate::{Error, ErrorKind, MAX_RECORD_BYTES, Publication, Record, Result, Version};
