@@ -110,6 +110,17 @@ impl Window {
 }
 
 impl Window {
+    /// Gives the memory back and keeps the addresses, untouchable, until the process ends: nothing else is ever mapped there.
+    #[cfg(feature = "emulation")]
+    pub(crate) fn abandon(self) {
+        let this = std::mem::ManuallyDrop::new(self);
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: the range is the reservation that this value owns, and no slice of it is left as the value is consumed.
+        let kept = unsafe { mmap_anonymous(this.reserved, this.reserved_len, ProtFlags::empty(), flags) };
+        // Without memory for the kernel's own bookkeeping the old mapping stays, which is as untouchable.
+        let _ = kept;
+    }
+
     /// Asks for the populated pages to become huge ones now; tells whether all have. Unlike `MADV_HUGEPAGE`, which shared memory
     /// heeds only where the administrator allows it, `MADV_COLLAPSE` (Linux 6.1) asks nobody. rustix has no name for it.
     fn collapse(&self) -> bool {
