@@ -1,23 +1,35 @@
 //! A store on a directory of a local file system.
 //!
 //! ```text
-//! <root>/v1/<namespace>/<2 hex>/<key>.<chunk>.<slice>   objects, immutable
-//! <root>/v1/<namespace>/<2 hex>/.kv-tmp.<pid>.<random>  on their way in
-//! <root>/v1/records/<kind>/<2 hex>/<digest>.<part>      records, replaced by rename
-//! <root>/quarantine/                                    objects that failed verification
+//! <root>/kvbridge-store                                        the marker: format, fan-out, modes
+//! <root>/v1/<namespace>/<2 hex>/<key>.<chunk>.<slice>          objects, immutable
+//! <root>/v1/<namespace>/<2 hex>/.kv-tmp.<host>.<pid>.<random>  on their way in
+//! <root>/v1/records/<kind>/<2 hex>/<digest>.<part>             records, replaced by rename
+//! <root>/quarantine/                                           objects that failed verification
 //! ```
+//!
+//! A directory becomes a store by [`format`](PosixStore::format), once; a path that is mistyped or a disk that is not mounted is
+//! refused and not filled.
 //!
 //! **By default every publication is flushed to the device** ([`FsyncPolicy::Durable`]); a cache that may be lost in a power cut
 //! can choose a faster policy, and reads there what it gives up.
 //!
-//! Nothing beneath the root is ever reached through a symbolic link, and only regular files are opened.
+//! Nothing beneath the root is ever reached through a symbolic link, and only regular files are opened, of our own owner (or, in group
+//! mode, of the group) and under no second name.
 
 mod crash;
+mod directories;
+mod fan_out;
+mod files;
+mod format;
+mod marker;
+mod names;
 mod objects;
 mod options;
 mod probe;
 mod publish;
 mod records;
+mod rights;
 mod sweep;
 mod temporary;
 mod tree;
@@ -32,7 +44,7 @@ use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
 pub use crash::CRASH_POINTS;
-pub use options::{FsyncPolicy, Modes, PosixOptions};
+pub use options::{FormatOptions, FsyncPolicy, Modes, PosixOptions};
 use publish::PosixUpload;
 use tree::Tree;
 
@@ -52,33 +64,26 @@ pub struct PosixStore {
 }
 
 impl PosixStore {
-    /// Opens the existing directory `root`, tries whether files can be created, linked, read and removed there, and starts a sweep
-    /// of old temporary files in the background.
+    /// Opens the store in the formatted directory `root`, tries whether files can be created, published, read and removed there, and
+    /// starts a sweep of old temporary files in the background.
+    ///
+    /// A full file system opens: it can still be read. So does the store of a group for those of it who may not write there.
     ///
     /// # Errors
-    /// `Invalid` if `root` is no directory, `PermissionDenied` if it cannot be written, `Unsupported` if its file system cannot
-    /// link without replacing. A full file system opens: it can still be read.
+    /// `Invalid` if `root` is no directory or was not formatted ([`format`](Self::format)), or for other modes than those of the options;
+    /// `PermissionDenied` if it cannot be written, or could be by others; `Unsupported` for a format of another major version, and if
+    /// its file system can neither link nor rename without replacing; `Backend` for a damaged marker.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn open(root: &Path, options: PosixOptions) -> Result<Self> {
-        let label = format!("posix:{}", root.display());
+        let label = label(root)?;
         let admission = Admission::new(options.stranded_bound);
-        let workers =
-            Arc::new(Workers::new(label.clone(), options.threads, options.queue, admission.clone()));
-        if !root.is_absolute() {
-            let message =
-                "expected an absolute path: what a relative one means changes with the working directory";
-            return Err(Error::new(ErrorKind::Invalid, label, message));
-        }
+        let workers = Arc::new(Workers::new(label, options.threads, options.queue, admission.clone()));
         let path = root.to_owned();
         let (threads, sweep_older_than) = (options.threads.max(1), options.sweep_older_than);
-        let open = move |_: &mut ()| {
-            let tree = Arc::new(Tree::open(&path, &options)?);
-            probe::probe(&tree)?;
-            Ok(tree)
-        };
-        let tree = workers.run((), open).await.1?;
+        let open = move |workers: &mut Arc<Workers>| Tree::open(&path, &options, workers);
+        let tree = workers.run(Arc::clone(&workers), open).await.1?;
         if let Some(age) = sweep_older_than {
             let tree = Arc::clone(&tree);
             workers.clean_up(move || {
@@ -86,6 +91,23 @@ impl PosixStore {
             });
         }
         Ok(Self { tree, workers, admission, threads })
+    }
+
+    /// Makes the existing, empty directory `root` a store, whose marker says what this version does; `false` if it was one already.
+    /// Two processes that format it at once make one store.
+    ///
+    /// The directories of records, and of the namespaces that the options name, are made now.
+    ///
+    /// # Errors
+    /// `Invalid` if `root` is no directory, is not empty, or is a store with other modes; otherwise as [`open`](Self::open), and `NoSpace`.
+    ///
+    /// # Cancel safety
+    /// A dropped call goes on formatting.
+    pub async fn format(root: &Path, options: FormatOptions) -> Result<bool> {
+        let workers = Arc::new(Workers::new(label(root)?, 1, 1, Admission::new(1)));
+        let path = root.to_owned();
+        let format = move |workers: &mut Arc<Workers>| format::format(workers, &path, &options);
+        workers.run(Arc::clone(&workers), format).await.1
     }
 
     /// The directory.
@@ -125,6 +147,16 @@ impl PosixStore {
         let (_, result) = self.workers.run(held, move |(tree, workers)| work(tree, workers)).await;
         result
     }
+}
+
+/// What errors call the store.
+fn label(root: &Path) -> Result<String> {
+    let label = format!("posix:{}", root.display());
+    if root.is_absolute() {
+        return Ok(label);
+    }
+    let message = "expected an absolute path: what a relative one means changes with the working directory";
+    Err(Error::new(ErrorKind::Invalid, label, message))
 }
 
 impl fmt::Display for PosixStore {

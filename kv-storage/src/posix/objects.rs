@@ -13,7 +13,7 @@ use crate::parts::{Stream, out_of_range};
 use crate::{ByteRange, Error, ErrorKind, ObjectMeta, ReadPart, Result, Version};
 
 /// Where objects go that failed verification, beside `v1`.
-const QUARANTINE: &str = "quarantine";
+pub(super) const QUARANTINE: &str = "quarantine";
 
 impl Tree {
     /// Fills every part from one open file. A file that another host deletes under the reader answers `ESTALE`: it is opened again
