@@ -77,6 +77,22 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A directory is made a store once, and opened ever after:
+//!
+//! ```
+//! # #[cfg(feature = "posix")]
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let url = &format!("file://{}", folder.path().display());
+//! let formatted = kv_storage::format(url).await?; // "file:///mnt/kv-cache"
+//! assert!(formatted);
+//! let store = kv_storage::open(url).await?;
+//! # let _ = store;
+//! # Ok(()) }
+//! # #[cfg(not(feature = "posix"))]
+//! # fn main() {}
+//! ```
+//!
 //! What to do about an error is its [`kind`](Error::kind):
 //!
 //! ```
@@ -151,10 +167,10 @@ pub use limit::Limit;
 pub use memory::MemoryStore;
 pub use metered::{Metered, OperationMetrics, Snapshot};
 pub use null::NullStore;
-pub use open::open;
+pub use open::{format, open};
 pub use operation::Operation;
 #[cfg(feature = "posix")]
-pub use posix::{PosixOptions, PosixStore};
+pub use posix::{FormatOptions, PosixOptions, PosixStore};
 pub use retry::{RetryOptions, Retrying};
 pub use store::{
     Capabilities, KvStore, MAX_RECORD_BYTES, ObjectMeta, Publication, ReadOutcome, ReadPart, Record,

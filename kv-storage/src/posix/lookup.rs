@@ -17,7 +17,7 @@ use super::tree::{FILE, RESOLVE, Tree, kind_of};
 use crate::{Error, Result};
 
 impl Tree {
-    /// Opens the regular file at `path` for reading; `None` if there is none. Where this host remembers misses, the server confirms
+    /// Opens the regular file at `path` for reading, if the store put it there; `None` if there is none. Where this host remembers misses, the server confirms
     /// it. A file that went away under the open (`ESTALE`) is looked up once more, and is then a miss.
     pub(super) fn open_file(&self, path: &str) -> Result<Option<(OwnedFd, Stat)>> {
         let mut confirmed = !self.misses_are_cached;
@@ -25,7 +25,7 @@ impl Tree {
         loop {
             let opened = self.walk_to(path).and_then(|file| fstat(&file).map(|stat| (file, stat)));
             match opened {
-                Ok((file, stat)) => return self.regular(path, stat).map(|stat| Some((file, stat))),
+                Ok((file, stat)) => return self.believe(path, file, stat),
                 Err(Errno::NOENT) if confirmed => return Ok(None),
                 Err(Errno::NOENT) => {
                     confirmed = true;
@@ -39,10 +39,10 @@ impl Tree {
     }
 
     /// One open of the whole path beneath the root.
-    fn walk_to(&self, path: &str) -> rustix::io::Result<OwnedFd> {
+    pub(super) fn walk_to(&self, path: &str) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | FILE;
         if self.has_openat2() {
-            match retry_on_intr(|| openat2(self.root(), path, flags, Mode::empty(), RESOLVE)) {
+            match retry_on_intr(|| openat2(&self.root, path, flags, Mode::empty(), RESOLVE)) {
                 Err(Errno::NOSYS | Errno::PERM) => self.give_up_openat2(),
                 Err(Errno::AGAIN) => {}
                 answer => return answer,
@@ -71,7 +71,7 @@ impl Tree {
     /// The root's attributes from the server, not from memory.
     fn ask_for_root(&self) -> rustix::io::Result<()> {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
-        retry_on_intr(|| statx(self.root(), "", flags, StatxFlags::BASIC_STATS)).map(drop)
+        retry_on_intr(|| statx(&self.root, "", flags, StatxFlags::BASIC_STATS)).map(drop)
     }
 
     /// Fails if the root itself is gone: then nothing beneath it is a miss.

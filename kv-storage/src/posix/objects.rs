@@ -16,7 +16,7 @@ use crate::parts::Stream;
 use crate::{ByteRange, ObjectMeta, ReadPart, Result, Version};
 
 /// Where objects go that failed verification, beside `v1`.
-const QUARANTINE: &str = "quarantine";
+pub(super) const QUARANTINE: &str = "quarantine";
 
 impl Tree {
     /// Fills every part from one open file, as many at a time as the engine likes. A file that another host deletes under the reader
