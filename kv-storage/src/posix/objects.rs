@@ -204,6 +204,7 @@ impl Tree {
                 Err(errno) => Err(self.error("put back", &path, errno)),
             };
         }
+        self.mark_as_moved(&quarantine, &place);
         self.sync_directory(&directory)
             .map_err(|errno| self.error("flush the directory of", &path, errno))?;
         Ok(true)
@@ -251,9 +252,12 @@ impl OpenObject {
 pub(super) fn read_all(file: &OwnedFd, buffer: &mut [u8], offset: u64) -> rustix::io::Result<bool> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match retry_on_intr(|| pread(file, &mut *rest, offset + filled as u64))? {
-            0 => return Ok(false),
-            read => filled += read,
+        match retry_on_intr(|| pread(file, &mut *rest, offset + filled as u64)) {
+            Ok(0) => return Ok(false),
+            Ok(read) => filled += read,
+            // Our descriptor is open: so NFS 4 says that the server has forgotten it, and the file may be gone.
+            Err(Errno::BADF) => return Err(Errno::STALE),
+            Err(errno) => return Err(errno),
         }
     }
     Ok(true)

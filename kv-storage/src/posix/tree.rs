@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, NFS_SUPER_MAGIC, OFlags, ResolveFlags, Stat, fchmod, fstat, fstatfs, fsync,
+    AtFlags, CWD, FileType, Mode, NFS_SUPER_MAGIC, OFlags, ResolveFlags, Stat, fchmod, fstatfs, fsync,
     mkdirat, openat, openat2, statat, unlinkat,
 };
 use rustix::io::{Errno, retry_on_intr};
