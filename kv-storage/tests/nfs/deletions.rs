@@ -117,3 +117,23 @@ async fn a_stream_whose_object_this_host_deletes_reads_on_and_its_remains_are_no
     }
     drop(held);
 }
+
+//= SEMANTICS.md#nfs-root-gone
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs two hosts: cargo xtask nfs-lab"]
+async fn a_root_that_is_gone_on_the_server_is_an_error_and_no_miss() {
+    let hosts = TwoHosts::on(Mounted::Recommended).await;
+    let name = new_name();
+    publish(&hosts.here, &name, &contents(1, PART)).await;
+    hosts.here.idle().await;
+    // The other mount has caches of its own, as another host has.
+    let root = Mounted::Default.path().join(hosts.root.file_name().unwrap());
+    std::fs::remove_dir_all(root).unwrap();
+    for name in [name, new_name()] {
+        let error = hosts.here.head(&name).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("gone on the server"), "{error}");
+        assert_eq!(read(&hosts.here, &name, PART).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    hosts.here.begin(&name, 1).await.map(drop).unwrap_err();
+}

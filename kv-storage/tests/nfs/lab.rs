@@ -25,7 +25,8 @@ pub(crate) enum Mounted {
 }
 
 impl Mounted {
-    fn path(self) -> PathBuf {
+    /// Where it is, on each host.
+    pub(crate) fn path(self) -> PathBuf {
         let variable = match self {
             Self::Recommended => "KV_NFS_MOUNT",
             Self::Default => "KV_NFS_DEFAULT_MOUNT",

@@ -11,6 +11,7 @@ broken() {
     off
 }
 
+echo "KV-LAB boots"
 mount -t proc proc /proc
 mount -t sysfs sys /sys 2>/dev/null
 mount -t tmpfs tmpfs /mnt || broken "a tmpfs could not be mounted on /mnt"

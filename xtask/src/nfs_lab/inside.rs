@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// Folders that the server's programs write to; the run has its own.
 const PRIVATE: [&str; 2] = ["/run", "/var/lib/nfs"];
 
+/// What a guest's first program says to the lab, not to people.
+const LAB: &str = "KV-LAB ";
+
 /// Runs a plan; what the tests said is left beside the logs.
 pub(super) fn run(path: &Path) -> Result<()> {
     if std::process::id() != 1 {
@@ -83,6 +86,8 @@ fn listen(plan: &Plan, said: &Receiver<Said>) -> Result<Results> {
     let [a, _] = GUESTS;
     let mut results = Results::default();
     let mut last = Instant::now();
+    // What a kernel says before its first program runs is in the log.
+    let mut booted = Vec::new();
     let mut running = if plan.both { GUESTS.len() } else { 1 };
     loop {
         match said.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -91,8 +96,11 @@ fn listen(plan: &Plan, said: &Receiver<Said>) -> Result<Results> {
                 if is_result && line.starts_with("test ") {
                     println!("   {host}| {line} ({:.1} s)", last.elapsed().as_secs_f64());
                     last = Instant::now();
-                } else if is_result || plan.verbose {
+                } else if is_result || (plan.verbose && booted.contains(&host) && !line.starts_with(LAB)) {
                     println!("   {host}| {line}");
+                }
+                if line == "KV-LAB boots" {
+                    booted.push(host);
                 }
                 if let Some(why) = line.strip_prefix("KV-LAB broken ") {
                     bail!("host {host} did not come up: {why}");

@@ -20,6 +20,7 @@ pub(crate) use needs::Unavailable;
 use crate::processes::{Interrupted, Processes, Stdout};
 use crate::workspace::{Metadata, root};
 use anyhow::{Context as _, Result, bail};
+use needs::Found;
 use plan::{Job, Plan};
 use programs::Programs;
 use results::Results;
@@ -41,7 +42,7 @@ const VERSIONS: [&str; 2] = ["3", "4.2"];
 /// Each host is a user-mode Linux with its own kernel, caches and address; the server is nfs-ganesha on a tmpfs. On each host the export
 /// is mounted twice: on /mnt/kv with --mount-options, on /mnt/default with none. Needs root, /dev/net/tun and Debian's packages
 /// user-mode-linux nfs-ganesha nfs-ganesha-vfs nfs-common iproute2 kmod rpcbind. Two labs may run at once; Ctrl-C leaves nothing.
-/// Consoles and the server's log are kept below target/nfs-lab.
+/// Where something fails, consoles and the server's log are kept below target/nfs-lab.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask nfs-lab                                    the two-host suite on NFS 3 and 4.2
@@ -81,14 +82,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(plan) = &options.inside {
         return inside::run(plan);
     }
+    let processes = Processes::new()?;
+    let found = needs::check(&processes)?;
     let root = root()?;
-    let lab = Lab {
-        processes: &Processes::new()?,
-        target: &Metadata::read(&root)?.target_directory,
-        root: &root,
-        options,
-    };
-    println!("{}", lab.run()?);
+    let target = &Metadata::read(&root)?.target_directory;
+    let line = Lab { processes: &processes, root: &root, target, options }.run(&found)?;
+    println!("{line}");
     Ok(())
 }
 
@@ -107,7 +106,8 @@ pub(crate) fn suite(processes: &Processes, root: &Path, target: &Path) -> Result
         inside: None,
         command: Vec::new(),
     };
-    Lab { processes, root, target, options: &options }.run()
+    let found = needs::check(processes)?;
+    Lab { processes, root, target, options: &options }.run(&found)
 }
 
 /// One call of the command.
@@ -119,8 +119,7 @@ struct Lab<'a> {
 }
 
 impl Lab<'_> {
-    fn run(&self) -> Result<String> {
-        let found = needs::check(self.processes)?;
+    fn run(&self, found: &Found) -> Result<String> {
         let Options { vers, command, .. } = self.options;
         let start = Instant::now();
         let programs =
@@ -130,7 +129,9 @@ impl Lab<'_> {
         let versions = VERSIONS.iter().filter(|version| vers.as_deref().is_none_or(|only| only == **version));
         let versions: Vec<&str> = versions.copied().collect();
         for version in &versions {
-            let results = self.one(version, &found, programs.as_ref())?;
+            // Two labs at once have two folders.
+            let logs = self.target.join("nfs-lab").join(format!("{version}-{}", std::process::id()));
+            let results = self.one(version, found, programs.as_ref(), &logs)?;
             passed += results.passed.len();
             let objection = match programs {
                 Some(_) => results.objection(),
@@ -138,11 +139,16 @@ impl Lab<'_> {
                     results.status.filter(|status| *status != 0).map(|status| format!("exit status {status}"))
                 }
             };
-            objections.extend(objection.map(|why| format!("NFS {version}: {why}")));
+            match objection {
+                Some(why) => {
+                    objections.push(format!("NFS {version}: {why} (the consoles are in {})", logs.display()))
+                }
+                None => fs::remove_dir_all(&logs)
+                    .with_context(|| format!("{} cannot be removed", logs.display()))?,
+            }
         }
         if !objections.is_empty() {
-            let logs = self.target.join("nfs-lab");
-            bail!("{}; the consoles are in {}", objections.join("; "), logs.display());
+            bail!("{}", objections.join("; "));
         }
         let (versions, seconds) = (versions.join(" and "), start.elapsed().as_secs());
         let what = if programs.is_some() { format!("{passed} tests passed") } else { "done".to_owned() };
@@ -150,12 +156,10 @@ impl Lab<'_> {
     }
 
     /// Boots, runs and ends one lab.
-    fn one(&self, version: &str, found: &needs::Found, programs: Option<&Programs>) -> Result<Results> {
+    fn one(&self, version: &str, found: &Found, programs: Option<&Programs>, logs: &Path) -> Result<Results> {
         let Options { mount_options, only, full, keep, verbose, command, .. } = self.options;
-        // Two labs at once have two folders, and the later one's logs stay.
         let folder = tempfile::Builder::new().prefix("kvbridge-nfs-").tempdir()?;
-        let logs = self.target.join("nfs-lab").join(format!("{version}-{}", std::process::id()));
-        fs::create_dir_all(&logs).with_context(|| format!("{} cannot be created", logs.display()))?;
+        fs::create_dir_all(logs).with_context(|| format!("{} cannot be created", logs.display()))?;
         let (a, b) = match programs {
             Some(programs) => programs.jobs(only.as_deref(), *full),
             None => {
@@ -166,7 +170,7 @@ impl Lab<'_> {
         let limit = if *full { 60 * 60 } else { 10 * 60 };
         let plan = Plan {
             folder: folder.path().to_owned(),
-            logs: logs.clone(),
+            logs: logs.to_owned(),
             version: version.to_owned(),
             options: mount_options.clone(),
             modules: found.modules.clone(),

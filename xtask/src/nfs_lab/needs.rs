@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Programs, and Debian's packages that have them.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("linux.uml", "user-mode-linux"),
     ("ganesha.nfsd", "nfs-ganesha"),
     ("mount.nfs", "nfs-common"),
@@ -18,6 +18,7 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("insmod", "kmod"),
     ("rpcbind", "rpcbind"),
     ("unshare", "util-linux"),
+    ("setpriv", "util-linux"),
 ];
 
 /// Where the guests and the server look for programs, whatever the caller's `PATH`.
@@ -65,6 +66,7 @@ pub(super) fn check(processes: &Processes) -> Result<Found> {
     if modules.is_none() && !packages.contains(&"user-mode-linux") {
         packages.push("user-mode-linux");
     }
+    packages.dedup();
     if !packages.is_empty() {
         let packages = packages.join(" ");
         missing.push(format!("programs are missing: apt-get install -y --no-install-recommends {packages}"));
@@ -89,9 +91,11 @@ fn no_namespaces(processes: &Processes) -> Result<Option<String>> {
     Ok((!status.success()).then(|| words.to_owned()))
 }
 
-/// `unshare`, to be followed by a command that runs as the first process of its own namespaces and dies with it.
+/// `unshare`, to be followed by a command that runs as the first process of its own namespaces. It is killed when we end, however we
+/// do, and its namespaces with it.
 pub(super) fn unshare() -> Command {
-    let mut command = Command::new("unshare");
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "unshare"]);
     command
         .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
         .env("PATH", PATH);
