@@ -4,7 +4,7 @@
 use super::guest::{Said, boot};
 use super::plan::{GUESTS, Plan};
 use super::results::Results;
-use super::server::Server;
+use super::server::{Server, export};
 use super::{OUTCOME, control, needs};
 use crate::processes::Interrupted;
 use anyhow::{Context as _, Result, bail};
@@ -46,21 +46,15 @@ pub(super) fn run(path: &Path) -> Result<()> {
     let results = listen(&plan, &said)?;
     fs::write(plan.logs.join(OUTCOME), serde_json::to_vec(&results)?)?;
     if plan.keep {
+        let path = path.display();
         println!(
-            "The lab waits. `nsenter --target {} --net --mount --pid` looks at the server and its",
-            outer_pid()?
+            "The lab waits, with {} exported; Ctrl-C ends it. To look at the server:",
+            export(&plan).display()
         );
-        println!("export {}; Ctrl-C ends it.", plan.folder.join("export").display());
+        println!("   nsenter --target $(pgrep -nf -- '--inside {path}') --net --mount --pid bash");
         while said.recv().is_ok() {}
     }
     Ok(())
-}
-
-/// The number of this process for the rest of the machine: the lab's `/proc` is its own.
-fn outer_pid() -> Result<String> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).context("no NSpid in /proc")?;
-    Ok(pids.split_whitespace().next().unwrap_or("1").to_owned())
 }
 
 /// The first process of a namespace ignores signals unless it handles them.
