@@ -119,8 +119,10 @@
 //! # Features
 //!
 //! * `posix` (default): the store on a directory.
+//! * `io-uring`: its io_uring engine for disks, chosen by `PosixOptions::io`. It brings this crate's only unsafe module.
 //! * `conformance`: the suite for implementors.
-#![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "io-uring"), forbid(unsafe_code))]
+#![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "conformance")]
@@ -128,19 +130,24 @@ pub mod conformance;
 pub mod env;
 mod error;
 pub mod fault;
+pub mod limit;
 mod memory;
-mod metered;
+pub mod metered;
 mod null;
 mod open;
 mod operation;
 pub mod parts;
+mod passage;
 #[cfg(feature = "posix")]
 pub mod posix;
+pub mod retry;
 mod store;
 mod streaming;
+pub mod throttle;
 
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use fault::Fault;
+pub use limit::Limit;
 pub use memory::MemoryStore;
 pub use metered::{Metered, OperationMetrics, Snapshot};
 pub use null::NullStore;
@@ -148,8 +155,10 @@ pub use open::open;
 pub use operation::Operation;
 #[cfg(feature = "posix")]
 pub use posix::{PosixOptions, PosixStore};
+pub use retry::{RetryOptions, Retrying};
 pub use store::{
     Capabilities, KvStore, MAX_RECORD_BYTES, ObjectMeta, Publication, ReadOutcome, ReadPart, Record,
     StoreHealth, Upload, Version, WriteOrder,
 };
 pub use streaming::{ByteRange, Next, ReadSink, WriteSource};
+pub use throttle::{Throttle, ThrottleOptions};

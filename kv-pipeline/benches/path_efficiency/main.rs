@@ -64,7 +64,7 @@ impl Stores {
                     compared: Arc::new(MemoryStore::new()),
                     flushing: None,
                     name: "memory://".into(),
-                    caveat: "Memory of this process: NOT a storage figure. \"Store\" in its ceilings is a memcpy into reused huge pages; the store itself allocates every object.".into(),
+                    caveat: "Memory of this process: NOT a storage figure. \"Store\" in its ceilings is a memcpy into reused huge pages.".into(),
                 });
             }
             Some(Target::Folder(path)) => path.clone(),

@@ -43,6 +43,12 @@ impl Tree {
         }
     }
 
+    /// Whether a failure on an open file says that the server may not have the file any more.
+    pub(super) fn is_lost(&self, errno: Errno) -> bool {
+        // Our descriptors are open: a bad one is one that the server of NFS 4 has forgotten.
+        errno == Errno::STALE || (self.network() && errno == Errno::BADF)
+    }
+
     /// Marks a file that was moved away from its name, so that hosts that remember it there look again.
     pub(super) fn mark_as_moved(&self, directory: &OwnedFd, name: &str) {
         if self.network() {

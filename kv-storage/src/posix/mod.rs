@@ -13,12 +13,14 @@
 //! Nothing beneath the root is ever reached through a symbolic link, and only regular files are opened.
 
 mod crash;
+mod io;
 mod lookup;
 mod mount;
 mod objects;
 mod options;
 mod probe;
 mod publish;
+mod reading;
 mod records;
 mod sweep;
 mod temporary;
@@ -34,9 +36,11 @@ use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
 pub use crash::CRASH_POINTS;
+use io::Calls;
+pub use io::{IoChoice, IoEngine};
 pub use mount::{Mount, MountWarning};
 pub use options::{FsyncPolicy, Modes, PosixOptions};
-use publish::PosixUpload;
+use publish::{Mover, PosixUpload};
 use tree::Tree;
 
 use crate::parts::{Admission, Stream, Workers, record_fits};
@@ -51,6 +55,8 @@ pub struct PosixStore {
     tree: Arc<Tree>,
     workers: Arc<Workers>,
     admission: Admission,
+    mover: Mover,
+    choice: Arc<IoChoice>,
     threads: usize,
 }
 
@@ -60,7 +66,7 @@ impl PosixStore {
     ///
     /// # Errors
     /// `Invalid` if `root` is no directory, `PermissionDenied` if it cannot be written, `Unsupported` if its file system cannot
-    /// link without replacing. A full file system opens: it can still be read.
+    /// link without replacing, or if the options insist on an I/O engine that cannot be had. A full file system opens: it can still be read.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -79,16 +85,19 @@ impl PosixStore {
         let open = move |_: &mut ()| {
             let tree = Arc::new(Tree::open(&path, &options)?);
             probe::probe(&tree)?;
-            Ok(tree)
+            let (engine, choice) = io::choose(&tree, &options)?;
+            Ok((tree, engine, choice))
         };
-        let tree = workers.run((), open).await.1?;
+        let (tree, engine, choice) = workers.run((), open).await.1?;
+        let calls = Arc::new(Calls::new(tree.to_string(), admission.clone(), engine.depth()));
         if let Some(age) = sweep_older_than {
             let tree = Arc::clone(&tree);
             workers.clean_up(move || {
                 let _ = tree.sweep(age); // what it cannot remove it leaves to the next
             });
         }
-        Ok(Self { tree, workers, admission, threads })
+        let mover = Mover { engine, calls };
+        Ok(Self { tree, workers, admission, mover, choice: Arc::new(choice), threads })
     }
 
     /// The directory.
@@ -109,6 +118,11 @@ impl PosixStore {
     /// What the mount's options cost or endanger, and what to change; print them where an operator looks.
     pub fn warnings(&self) -> Vec<MountWarning> {
         self.tree.mount.as_ref().map(Mount::warnings).unwrap_or_default()
+    }
+
+    /// What moves the bytes of objects here, and why that.
+    pub fn io_engine(&self) -> &IoChoice {
+        &self.choice
     }
 
     /// Flushes of files and directories so far (`fsync`); none unless the policy asks for them.
@@ -154,7 +168,7 @@ impl KvStore for PosixStore {
             write_order: WriteOrder::Any,
             part_bytes: 1 << 20,
             alignment: 4096,
-            concurrency: self.threads,
+            concurrency: self.threads.max(self.mover.engine.depth()),
             atomic_create: true,
         }
     }
@@ -168,14 +182,16 @@ impl KvStore for PosixStore {
     }
 
     async fn begin(&self, name: &ObjectName, len: u64) -> Result<Box<dyn Upload>> {
-        let name = *name;
-        let upload = self.run(move |tree, workers| PosixUpload::begin(tree, workers, &name, len)).await?;
+        let (name, mover) = (*name, self.mover.clone());
+        let upload =
+            self.run(move |tree, workers| PosixUpload::begin(tree, workers, mover, &name, len)).await?;
         Ok(Box::new(upload))
     }
 
     async fn read(&self, name: &ObjectName, parts: Vec<ReadPart>) -> ReadOutcome {
-        let (name, tree) = (*name, Arc::clone(&self.tree));
-        let (parts, result) = self.workers.run(parts, move |parts| tree.read_object(&name, parts)).await;
+        let (name, tree, engine) = (*name, Arc::clone(&self.tree), Arc::clone(&self.mover.engine));
+        let work = move |parts: &mut Vec<ReadPart>| tree.read_object(&*engine, &name, parts);
+        let (parts, result) = self.workers.run(parts, work).await;
         ReadOutcome { buffers: parts.into_iter().map(|part| part.buffer).collect(), result }
     }
 
@@ -190,10 +206,10 @@ impl KvStore for PosixStore {
         buffers: Vec<HostBuf>,
         sink: Arc<dyn ReadSink>,
     ) -> Result<Option<ObjectMeta>> {
-        let (name, tree) = (*name, Arc::clone(&self.tree));
+        let (name, tree, engine) = (*name, Arc::clone(&self.tree), Arc::clone(&self.mover.engine));
         let work = move |buffers: &mut Vec<HostBuf>| {
             let mut stream = Stream::new(std::mem::take(buffers), &*sink);
-            tree.stream_object(&name, &ranges, &mut stream)
+            tree.stream_object(&*engine, &name, &ranges, &mut stream)
         };
         self.workers.run(buffers, work).await.1
     }

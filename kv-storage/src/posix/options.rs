@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "io-uring")]
+use kv_memory::StagingPool;
+
+use super::io::IoEngine;
 use crate::env::Environment;
 use crate::parts::DEFAULT_STRANDED_BOUND;
 
@@ -41,6 +45,11 @@ pub struct PosixOptions {
     pub threads: usize,
     /// Operations that may wait for a thread; more wait before they queue. Default 256.
     pub queue: usize,
+    /// What moves the bytes of objects. Default [`Threads`](IoEngine::Threads).
+    pub io: IoEngine,
+    /// Staging whose memory is registered with the kernel, if the engine is io_uring. Default none.
+    #[cfg(feature = "io-uring")]
+    pub fixed: Option<StagingPool>,
     /// What is flushed before publication. Default [`Durable`](FsyncPolicy::Durable).
     pub fsync: FsyncPolicy,
     /// Modes of new files and directories. Default [`Private`](Modes::Private).
@@ -59,6 +68,9 @@ impl Default for PosixOptions {
         Self {
             threads: 4,
             queue: 256,
+            io: IoEngine::default(),
+            #[cfg(feature = "io-uring")]
+            fixed: None,
             fsync: FsyncPolicy::default(),
             modes: Modes::default(),
             stranded_bound: DEFAULT_STRANDED_BOUND,
@@ -80,6 +92,23 @@ impl PosixOptions {
     #[must_use]
     pub fn queue(mut self, queue: usize) -> Self {
         self.queue = queue;
+        self
+    }
+
+    /// Sets what moves the bytes of objects.
+    #[must_use]
+    pub fn io(mut self, engine: IoEngine) -> Self {
+        self.io = engine;
+        self
+    }
+
+    /// Registers the memory of `staging` with the kernel once, where the engine is io_uring, so that a transfer of its buffers need
+    /// not pin their pages each time. The store keeps the memory as long as it lives. Where the limit of locked memory forbids it,
+    /// the store goes without, and [`IoChoice`](super::IoChoice) says so.
+    #[cfg(feature = "io-uring")]
+    #[must_use]
+    pub fn fixed_buffers(mut self, staging: &StagingPool) -> Self {
+        self.fixed = Some(staging.clone());
         self
     }
 

@@ -6,8 +6,8 @@ use rustix::fs::AtFlags;
 use rustix::fs::linkat;
 use rustix::io::{Errno, retry_on_intr};
 
-use super::objects::read_all;
-use super::temporary::{TEMPORARY_PREFIX, write_all};
+use super::io::{read_all, write_all};
+use super::temporary::TEMPORARY_PREFIX;
 use super::tree::{Tree, kind_of};
 use crate::{Error, ErrorKind, Result};
 

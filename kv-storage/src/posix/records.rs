@@ -6,8 +6,8 @@ use kv_format::RecordName;
 use rustix::io::Errno;
 
 use super::crash;
-use super::objects::read_all;
-use super::temporary::{Temporary, write_all};
+use super::io::{read_all, write_all};
+use super::temporary::Temporary;
 use super::tree::{Tree, len_of};
 use crate::parts::Workers;
 use crate::{Error, ErrorKind, MAX_RECORD_BYTES, Publication, Record, Result, Version};
@@ -92,7 +92,7 @@ pub(super) fn read(tree: &Tree, name: &RecordName) -> Result<Option<Record>> {
                 return Ok(Some(Record { body, version }));
             }
             Ok(false) => return Err(tree.error("read all of", &path, Errno::IO)),
-            Err(Errno::STALE) => {} // replaced by another host while it was read: open the new one
+            Err(errno) if tree.is_lost(errno) => {} // replaced by another host while it was read: open the new one
             Err(errno) => return Err(tree.error("read", &path, errno)),
         }
     }

@@ -7,7 +7,7 @@ use rustix::fs::AtFlags;
 use rustix::fs::{
     FallocateFlags, Timespec, Timestamps, fallocate, fstat, futimens, linkat, renameat, statat,
 };
-use rustix::io::{Errno, pwrite, retry_on_intr};
+use rustix::io::{Errno, retry_on_intr};
 
 use super::tree::Tree;
 use crate::parts::Workers;
@@ -152,18 +152,4 @@ impl Drop for Temporary {
 /// The directory and the name of a path.
 pub(super) fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
-}
-
-/// Writes all of `bytes` at `offset`.
-pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> rustix::io::Result<()> {
-    while !bytes.is_empty() {
-        match retry_on_intr(|| pwrite(file, bytes, offset))? {
-            0 => return Err(Errno::IO), // a regular file takes at least a byte or says why not
-            written => {
-                bytes = bytes.get(written..).unwrap_or_default();
-                offset += written as u64;
-            }
-        }
-    }
-    Ok(())
 }
