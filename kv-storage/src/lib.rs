@@ -4,11 +4,11 @@
 //! |---|---|---|
 //! | [`MemoryStore`] | `memory://` | tests, simulation, a fast tier in one process |
 //! | [`NullStore`] | `null://` | measuring everything above the store; saving switched off |
-//! | `PosixStore` (feature `posix`) | `file:///absolute/path` | a local disk or tmpfs shared by the processes of a host |
+//! | `PosixStore` (feature `posix`) | `file:///absolute/path` | a local disk or tmpfs shared by the processes of a host, or an NFS mount shared by hosts |
 //! | [`Fault`] | wraps another | scripted faults: errors, hangs, damage, lost answers |
 //! | [`Metered`] | wraps another | counts calls, bytes, errors, and what is in flight |
 //!
-//! NFS rules, S3 and NIXL are not here yet. What each store promises stands in `SEMANTICS.md`, sentence by sentence, each with a
+//! S3 and NIXL are not here yet. What each store promises stands in `SEMANTICS.md`, sentence by sentence, each with a
 //! test; [`conformance`] checks the common part for any store, ours or yours.
 //!
 //! # What it is not, and why not `object_store`

@@ -85,6 +85,7 @@ fn files(directory: &Path) -> Vec<std::path::PathBuf> {
 //= SEMANTICS.md#posix-crash
 //= SEMANTICS.md#posix-publish-atomic
 //= SEMANTICS.md#posix-sweep
+//= SEMANTICS.md#nfs-crash
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_crash_point() {
     let index = |name: &str| CRASH_POINTS.iter().position(|point| point.0 == name).unwrap();

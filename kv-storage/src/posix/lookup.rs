@@ -9,7 +9,7 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags, Stat, StatxFlags, fstat, openat, openat2, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, StatxFlags, chmodat, fstat, openat, openat2, statx};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::temporary::split;
@@ -21,10 +21,15 @@ impl Tree {
     /// it. A file that went away under the open (`ESTALE`) is looked up once more, and is then a miss.
     pub(super) fn open_file(&self, path: &str) -> Result<Option<(OwnedFd, Stat)>> {
         let mut confirmed = !self.misses_are_cached;
+        let mut believed = !self.network();
         let mut stale = false;
         loop {
             let opened = self.walk_to(path).and_then(|file| fstat(&file).map(|stat| (file, stat)));
             match opened {
+                Ok((_, stat)) if !believed && may_have_moved(&stat) => {
+                    believed = true;
+                    self.refresh(split(path).0);
+                }
                 Ok((file, stat)) => return self.believe(path, file, stat),
                 Err(Errno::NOENT) if confirmed => return Ok(None),
                 Err(Errno::NOENT) => {
@@ -35,6 +40,20 @@ impl Tree {
                 Err(Errno::STALE) => stale = true,
                 Err(errno) => return Err(self.error("open", path, errno)),
             }
+        }
+    }
+
+    /// Whether a failure on an open file says that the server may not have the file any more.
+    pub(super) fn is_lost(&self, errno: Errno) -> bool {
+        // Our descriptors are open: a bad one is one that the server of NFS 4 has forgotten.
+        errno == Errno::STALE || (self.network() && errno == Errno::BADF)
+    }
+
+    /// Marks a file that was moved away from its name, so that hosts that remember it there look again.
+    pub(super) fn mark_as_moved(&self, directory: &OwnedFd, name: &str) {
+        if self.network() {
+            // Whoever may move a file but not change it leaves other hosts with what they remember, for as long as they do.
+            let _ = chmodat(directory, name, Mode::RUSR | Mode::RGRP, AtFlags::empty());
         }
     }
 
@@ -84,4 +103,11 @@ impl Tree {
             Error::new(kind_of(errno), self, message).with_source(errno)
         })
     }
+}
+
+/// Whether the file that an open has found may be under another name by now: nobody may write it, which is the mark of what was moved
+/// away, or it has several names, or none any more. Files that merely look so cost a question.
+fn may_have_moved(stat: &Stat) -> bool {
+    let writable = Mode::WUSR | Mode::WGRP | Mode::WOTH;
+    stat.st_nlink != 1 || !Mode::from_raw_mode(stat.st_mode).intersects(writable)
 }

@@ -199,6 +199,7 @@ impl Tree {
                 Err(errno) => Err(self.error("put back", &path, errno)),
             };
         }
+        self.mark_as_moved(&quarantine, &place);
         self.sync_directory(&directory)
             .map_err(|errno| self.error("flush the directory of", &path, errno))?;
         Ok(true)

@@ -92,7 +92,7 @@ pub(super) fn read(tree: &Tree, name: &RecordName) -> Result<Option<Record>> {
                 return Ok(Some(Record { body, version }));
             }
             Ok(false) => return Err(tree.error("read all of", &path, Errno::IO)),
-            Err(Errno::STALE) => {} // replaced by another host while it was read: open the new one
+            Err(errno) if tree.is_lost(errno) => {} // replaced by another host while it was read: open the new one
             Err(errno) => return Err(tree.error("read", &path, errno)),
         }
     }
