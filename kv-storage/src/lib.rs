@@ -150,6 +150,7 @@ pub mod parts;
 mod passage;
 #[cfg(feature = "posix")]
 pub mod posix;
+pub mod probe;
 pub mod retry;
 mod store;
 mod streaming;
@@ -166,6 +167,7 @@ pub use open::open;
 pub use operation::Operation;
 #[cfg(feature = "posix")]
 pub use posix::{PosixOptions, PosixStore};
+pub use probe::{ProbeReport, probe};
 pub use retry::{RetryOptions, Retrying};
 pub use store::{
     Capabilities, DownReason, KvStore, MAX_RECORD_BYTES, ObjectMeta, Publication, ReadOutcome, ReadPart,

@@ -20,6 +20,7 @@ use condition::Condition;
 pub use condition::History;
 pub use options::GateOptions;
 pub use probe::PROBE_NAMESPACE;
+pub(crate) use probe::{probe_name, random};
 
 use crate::parts::Admission;
 use crate::passage::{Answer, Deadline, Entry, Passage, Rule};
@@ -77,7 +78,7 @@ impl HealthGate {
         let condition = Condition::new(&options);
         let shared = Shared {
             inner: Arc::clone(&inner),
-            probe: probe::probe_name(&options.environment),
+            probe: probe_name(&options.environment),
             options,
             state: Mutex::new(State { condition, prober: None }),
             probing: Admission::new(usize::MAX),

@@ -17,7 +17,8 @@ pub(crate) fn probe_name(environment: &Environment) -> ObjectName {
     ObjectName { namespace: PROBE_NAMESPACE, key: ChunkKey(random(environment)), chunk_index: 0, slice: 0 }
 }
 
-fn random<const N: usize>(environment: &Environment) -> [u8; N] {
+/// Random bytes.
+pub(crate) fn random<const N: usize>(environment: &Environment) -> [u8; N] {
     let mut bytes = [0; N];
     for word in bytes.chunks_mut(8) {
         let random = environment.entropy.next_u64().to_le_bytes();
