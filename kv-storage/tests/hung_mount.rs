@@ -89,15 +89,15 @@ async fn publish(store: &dyn KvStore, name: &ObjectName, part: HostBuf) -> kv_st
 #[tokio::test]
 async fn a_mount_that_hangs_goes_down_and_comes_back_when_the_kernel_lets_go() {
     let Some(disk) = Disk::mount() else { return };
-    let bound = 8;
+    let bound = 4;
     let options = PosixOptions::default().threads(2).stranded_bound(bound).fsync(FsyncPolicy::None);
     let posix = PosixStore::open(&disk.root(), options).await.unwrap();
     posix.idle().await;
     let millis = Duration::from_millis;
     let options = GateOptions::default()
-        .deadline(Some(millis(100)))
+        .deadline(Some(millis(1000)))
         .failures(3)
-        .probe_deadline(millis(100))
+        .probe_deadline(millis(500))
         .intervals(millis(20), millis(200));
     let gate = HealthGate::new(Arc::new(posix.clone()), options);
     let pool = StagingPool::new(HugePages::allocate(4 << 20).unwrap(), 1 << 20).unwrap();
