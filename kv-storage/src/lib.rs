@@ -7,6 +7,10 @@
 //! | `PosixStore` (feature `posix`) | `file:///absolute/path` | a local disk or tmpfs shared by the processes of a host, or an NFS mount shared by hosts |
 //! | [`Fault`] | wraps another | scripted faults: errors, hangs, damage, lost answers |
 //! | [`Metered`] | wraps another | counts calls, bytes, errors, and what is in flight |
+//! | [`HealthGate`] | wraps another | deadlines; fails at once while the store hangs or fails, and probes it until it is well |
+//! | [`Retrying`] | wraps another | makes unanswered calls again, within one budget |
+//! | [`Throttle`] | wraps another | bytes per second each way, latency |
+//! | [`Limit`] | wraps another | calls and bytes in flight, first come, first served |
 //!
 //! S3 and NIXL are not here yet. What each store promises stands in `SEMANTICS.md`, sentence by sentence, each with a
 //! test; [`conformance`] checks the common part for any store, ours or yours.
@@ -25,7 +29,14 @@
 //!   [`stranded`](StoreHealth::stranded), and at a bound the store says so instead of queueing more.
 //!
 //! It is not a file system, a general object client, or a cache with an eviction policy: it stores what it is told under the name
-//! it is told. It never retries and never sets deadlines; callers do.
+//! it is told. Stores never retry and never set deadlines; callers do, or put [`Retrying`] and [`HealthGate`] before them. [`open`]
+//! puts a gate before directories.
+//!
+//! # Wrappers
+//!
+//! A wrapper is a store, so that they stack: `Retrying(HealthGate(Limit(store)))` waits in the queue within the gate's deadline, and
+//! is told at once when the store is down. Those that let calls pass and act at the door are [`parts::Passage`]s with a
+//! [`parts::Rule`], and yours can be one.
 //!
 //! # Cookbook
 //!
@@ -146,6 +157,7 @@ pub mod conformance;
 pub mod env;
 mod error;
 pub mod fault;
+pub mod health;
 pub mod limit;
 mod memory;
 pub mod metered;
@@ -156,6 +168,7 @@ pub mod parts;
 mod passage;
 #[cfg(feature = "posix")]
 pub mod posix;
+pub mod probe;
 pub mod retry;
 mod store;
 mod streaming;
@@ -163,6 +176,7 @@ pub mod throttle;
 
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use fault::Fault;
+pub use health::{GateOptions, HealthGate};
 pub use limit::Limit;
 pub use memory::MemoryStore;
 pub use metered::{Metered, OperationMetrics, Snapshot};
@@ -171,10 +185,11 @@ pub use open::{format, open};
 pub use operation::Operation;
 #[cfg(feature = "posix")]
 pub use posix::{FormatOptions, PosixOptions, PosixStore};
+pub use probe::{ProbeReport, probe};
 pub use retry::{RetryOptions, Retrying};
 pub use store::{
-    Capabilities, KvStore, MAX_RECORD_BYTES, ObjectMeta, Publication, ReadOutcome, ReadPart, Record,
-    StoreHealth, Upload, Version, WriteOrder,
+    Capabilities, DownReason, KvStore, MAX_RECORD_BYTES, ObjectMeta, Publication, ReadOutcome, ReadPart,
+    Record, StoreHealth, Upload, Version, WriteOrder,
 };
 pub use streaming::{ByteRange, Next, ReadSink, WriteSource};
 pub use throttle::{Throttle, ThrottleOptions};

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crate::{Error, ErrorKind, KvStore, MemoryStore, NullStore, Result};
+#[cfg(feature = "posix")]
+use crate::{GateOptions, HealthGate, PosixOptions, PosixStore};
 
 /// Opens the store that `url` names.
 ///
@@ -10,10 +12,11 @@ use crate::{Error, ErrorKind, KvStore, MemoryStore, NullStore, Result};
 /// |---|---|
 /// | `memory://` | a new, empty [`MemoryStore`] |
 /// | `null://` | [`NullStore`] |
-/// | `file:///absolute/path` | `PosixStore` with its default options in that directory, which [`format`] has made a store (feature `posix`); the path is taken as it stands, without percent escapes |
+/// | `file:///absolute/path` | `PosixStore` with its default options in that directory, which [`format`] has made a store (feature `posix`), behind a [`HealthGate`](crate::HealthGate) with its defaults; the path is taken as it stands, without percent escapes |
 ///
 /// # Errors
-/// `Invalid` for a URL that names no store: the message says what was expected; otherwise as the store's own `open`.
+/// `Invalid` for a URL that names no store: the message says what was expected; `Unavailable` for a directory that does not answer
+/// within the gate's deadline; otherwise as the store's own `open`.
 ///
 /// # Cancel safety
 /// Cancel safe; a dropped call goes on probing the directory for a moment, and then removes its probe file.
@@ -70,9 +73,31 @@ fn parse(url: &str) -> Result<Place<'_>> {
 }
 
 #[cfg(feature = "posix")]
-async fn open_file(_: &str, path: &str) -> Result<Arc<dyn KvStore>> {
-    let options = crate::PosixOptions::default();
-    Ok(Arc::new(crate::PosixStore::open(path.as_ref(), options).await?))
+async fn open_file(url: &str, path: &str) -> Result<Arc<dyn KvStore>> {
+    gated(url, PosixStore::open(path.as_ref(), PosixOptions::default()), GateOptions::default()).await
+}
+
+/// Puts a gate before the store, which has to open within the gate's deadline: a dead server hangs whoever opens its mount, too.
+#[cfg(feature = "posix")]
+async fn gated(
+    url: &str,
+    opening: impl Future<Output = Result<PosixStore>>,
+    options: GateOptions,
+) -> Result<Arc<dyn KvStore>> {
+    let store = match options.deadline {
+        None => opening.await?,
+        Some(allowed) => tokio::select! {
+            biased;
+            store = opening => store?,
+            () = options.environment.clock.sleep(allowed) => {
+                let message = format!(
+                    "it did not open within {allowed:?}: the mount hangs; see that its server is up, and try again"
+                );
+                return Err(Error::new(ErrorKind::Unavailable, url, message));
+            }
+        },
+    };
+    Ok(Arc::new(HealthGate::new(Arc::new(store), options)))
 }
 
 #[cfg(feature = "posix")]
@@ -94,4 +119,19 @@ async fn format_file(url: &str, _: &str) -> Result<bool> {
 fn without_posix(url: &str) -> Error {
     let message = "kv-storage was built without the feature `posix`: enable it to open file:// stores";
     Error::new(ErrorKind::Unsupported, url, message)
+}
+
+#[cfg(feature = "posix")]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    //= SEMANTICS.md#open-deadline
+    #[tokio::test(start_paused = true)]
+    async fn a_directory_that_hangs_does_not_open_within_the_deadline() {
+        let never = std::future::pending::<Result<PosixStore>>();
+        let error = gated("file:///hung", never, GateOptions::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().starts_with("file:///hung: it did not open within 60s"), "{error}");
+    }
 }

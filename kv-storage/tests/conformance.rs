@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use kv_storage::posix::FsyncPolicy;
 use kv_storage::{
-    Fault, KvStore, Limit, MemoryStore, Metered, PosixOptions, PosixStore, RetryOptions, Retrying, Throttle,
-    ThrottleOptions, conformance,
+    Fault, GateOptions, HealthGate, KvStore, Limit, MemoryStore, Metered, PosixOptions, PosixStore,
+    RetryOptions, Retrying, Throttle, ThrottleOptions, conformance,
 };
 
 async fn check(writer: Arc<dyn KvStore>, reader: Arc<dyn KvStore>) {
@@ -91,12 +91,13 @@ async fn posix_on_a_current_thread_runtime() {
 
 /// Every wrapper, with settings that come into play.
 type Wrap = fn(Arc<dyn KvStore>) -> Arc<dyn KvStore>;
-const WRAPPERS: [(&str, Wrap); 5] = [
+const WRAPPERS: [(&str, Wrap); 6] = [
     ("metered", |store| Arc::new(Metered::new(store))),
     ("fault", |store| Arc::new(Fault::new(store))),
     ("retrying", |store| Arc::new(Retrying::new(store, RetryOptions::default()))),
     ("throttle", |store| Arc::new(Throttle::new(store, throttled()))),
     ("limit", |store| Arc::new(Limit::new(store, 3, 100_000))),
+    ("health gate", |store| Arc::new(HealthGate::new(store, GateOptions::default()))),
 ];
 
 fn throttled() -> ThrottleOptions {

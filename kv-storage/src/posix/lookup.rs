@@ -17,8 +17,8 @@ use super::tree::{FILE, RESOLVE, Tree, kind_of};
 use crate::{Error, Result};
 
 impl Tree {
-    /// Opens the regular file at `path` for reading, if the store put it there; `None` if there is none. Where this host remembers misses, the server confirms
-    /// it. A file that went away under the open (`ESTALE`) is looked up once more, and is then a miss.
+    /// Opens the regular file at `path` for reading, if the store put it there; `None` if there is none. Where this host remembers
+    /// misses, the server confirms it. A file that went away under the open (`ESTALE`) is looked up once more, and is then a miss.
     pub(super) fn open_file(&self, path: &str) -> Result<Option<(OwnedFd, Stat)>> {
         let mut confirmed = !self.misses_are_cached;
         let mut believed = !self.network();

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "the functions that tests share are test code too")]
 
 mod fault;
+mod health;
 mod limit;
 mod metered;
 mod retry;
