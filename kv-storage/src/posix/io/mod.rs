@@ -7,6 +7,11 @@
 mod calls;
 mod choice;
 mod flight;
+#[cfg(feature = "io-uring")]
+mod rings;
+#[cfg(not(feature = "io-uring"))]
+#[path = "no_rings.rs"]
+mod rings;
 mod threads;
 #[cfg(feature = "io-uring")]
 mod uring;
