@@ -33,7 +33,7 @@ fn contents() -> Vec<u8> {
 }
 
 async fn open(root: &Path, engine: IoEngine) -> PosixStore {
-    PosixStore::open(root, PosixOptions::default().io(engine)).await.unwrap()
+    PosixStore::open(root, PosixOptions::default().sweep_older_than(None).io(engine)).await.unwrap()
 }
 
 async fn publish(store: &PosixStore) {
@@ -56,8 +56,7 @@ async fn auto_takes_a_ring_on_a_disk_and_threads_elsewhere_and_says_why() {
         let expected = if both && on_disk && insisting { IoEngine::IoUring } else { IoEngine::Threads };
         assert_eq!((choice.asked(), choice.engine()), (IoEngine::Auto, expected), "{choice}");
         assert_eq!(choice.direct(), expected == IoEngine::IoUring);
-        let default = PosixStore::open(&root, PosixOptions::default()).await.unwrap();
-        assert_eq!(default.io_engine().engine(), IoEngine::Threads, "the default changed");
+        assert_eq!(PosixOptions::default().io, IoEngine::Threads, "the default changed");
     }
 }
 

@@ -9,7 +9,7 @@ use kv_storage::{ErrorKind, PosixOptions, PosixStore};
 /// environment that is a failure.
 pub(crate) async fn engines(root: &Path) -> Vec<IoEngine> {
     let mut engines = vec![IoEngine::Threads];
-    match PosixStore::open(root, PosixOptions::default().io(IoEngine::IoUring)).await {
+    match PosixStore::open(root, PosixOptions::default().sweep_older_than(None).io(IoEngine::IoUring)).await {
         Ok(store) => {
             eprintln!("{}", store.io_engine());
             engines.push(IoEngine::IoUring);

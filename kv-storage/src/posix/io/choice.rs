@@ -127,6 +127,7 @@ fn choose_with(
 mod tests {
     use super::*;
 
+    #[expect(clippy::unwrap_used, reason = "the functions that tests share are test code too")]
     fn tree(root: &std::path::Path) -> Tree {
         Tree::open(root, &PosixOptions::default()).unwrap()
     }
