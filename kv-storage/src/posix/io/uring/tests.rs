@@ -90,6 +90,8 @@ fn errors_of_the_kernel_come_with_the_buffer() {
 }
 
 //= SEMANTICS.md#hung-stranded
+//= SEMANTICS.md#hung-bounded
+//= SEMANTICS.md#hung-queued
 #[tokio::test]
 async fn the_ring_keeps_a_dropped_callers_buffer_until_the_kernel_lets_go() {
     let Some(rings) = rings(None) else { return };
