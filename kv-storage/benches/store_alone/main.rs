@@ -2,7 +2,7 @@
 //! checked above it, and the buffers are in staging already.
 //!
 //! ```text
-//! cargo bench -p kv-storage --all-features --bench store_alone -- [PLACE ...] [--rounds N] [--mib N ...] [--threads N ...]
+//! cargo bench -p kv-storage --all-features --bench store_alone -- [PLACE ...] [--quick | --rounds N] [--mib N ...] [--threads N ...]
 //! ```
 //!
 //! Places: `huge-tmpfs` and `tmpfs` (need root, and vanish with the process), `disk` (O_DIRECT) and `disk-cached` (through the page cache),
@@ -94,6 +94,7 @@ impl Arguments {
         while let Some(word) = words.next() {
             let mut number = || words.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0).unwrap();
             match word.as_str() {
+                "--quick" => parsed.rounds = 2,
                 "--rounds" => parsed.rounds = number(),
                 "--mib" => parsed.mib.push(number()),
                 "--threads" => parsed.threads.push(number()),

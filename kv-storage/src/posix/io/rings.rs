@@ -17,14 +17,14 @@ use crate::posix::tree::Tree;
 /// Rings, or why there are none.
 pub(super) type Started = Result<Uring, String>;
 
-/// Most rings of a store: one thread can submit more than a disk can take.
+/// Most rings of a store, each with a thread: one can submit more than most disks take.
 const MOST_RINGS: usize = 2;
 
 /// Two pages past the page cache, and a tail that cannot go there.
 const PROBE: usize = 2 * 4096 + 100;
 
 pub(super) fn start(options: &PosixOptions) -> Started {
-    let rings = options.threads.clamp(1, MOST_RINGS);
+    let rings = (options.threads / 2).clamp(1, MOST_RINGS);
     Uring::start(rings, options.fixed.as_ref()).map_err(|error| {
         let why = match Errno::from_io_error(&error) {
             Some(Errno::PERM | Errno::ACCESS) => {
