@@ -1,5 +1,11 @@
 //! A process that is killed while it publishes leaves nothing or the whole, at every crash point.
-#![expect(clippy::unwrap_used, reason = "the functions that tests share are test code too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "the functions that tests share are test code too"
+)]
+
+mod engines;
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -9,11 +15,12 @@ use std::time::Duration;
 use kv_format::{ChunkKey, NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 use kv_storage::env::{CrashPoint, CrashPoints, Environment};
-use kv_storage::posix::CRASH_POINTS;
+use kv_storage::posix::{CRASH_POINTS, IoEngine};
 use kv_storage::{KvStore, PosixOptions, PosixStore, Publication, ReadPart};
 
 const POINT: &str = "KV_STORAGE_TEST_CRASH_POINT";
 const ROOT: &str = "KV_STORAGE_TEST_CRASH_ROOT";
+const ENGINE: &str = "KV_STORAGE_TEST_CRASH_ENGINE";
 const LEN: usize = 10_000;
 
 fn name() -> ObjectName {
@@ -60,7 +67,9 @@ async fn dies_at_its_crash_point() {
     };
     let environment =
         Environment { crash_points: std::sync::Arc::new(KillAt(point)), ..Environment::default() };
-    let options = PosixOptions::default().environment(environment).format_if_empty(true);
+    let asked = std::env::var(ENGINE).unwrap();
+    let engine = if asked == IoEngine::IoUring.to_string() { IoEngine::IoUring } else { IoEngine::Threads };
+    let options = PosixOptions::default().environment(environment).io(engine).format_if_empty(true);
     let store = PosixStore::open(Path::new(&root), options).await.unwrap();
     publish(&store).await;
     let version = store.create_record(&record(), b"old").await.unwrap().unwrap();
@@ -88,6 +97,12 @@ fn files(directory: &Path) -> Vec<std::path::PathBuf> {
 //= SEMANTICS.md#nfs-crash
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_crash_point() {
+    for engine in engines::engines(&std::env::temp_dir()).await {
+        killed_with(engine).await;
+    }
+}
+
+async fn killed_with(engine: IoEngine) {
     let index = |name: &str| CRASH_POINTS.iter().position(|point| point.0 == name).unwrap();
     let linked = index("posix.object.linked");
     let record_linked = index("posix.record.linked");
@@ -97,17 +112,18 @@ async fn killed_at_every_crash_point() {
             .args(["--ignored", "--exact", "dies_at_its_crash_point"])
             .env(POINT, point.0)
             .env(ROOT, root.path())
+            .env(ENGINE, engine.to_string())
             .output()
             .unwrap();
         assert_eq!(
             output.status.signal(),
             Some(9),
-            "{}: the point was not reached: {}",
+            "{}, {engine}: the point was not reached: {}",
             point.0,
             String::from_utf8_lossy(&output.stdout)
         );
 
-        let options = PosixOptions::default().sweep_older_than(None).format_if_empty(true);
+        let options = PosixOptions::default().sweep_older_than(None).io(engine).format_if_empty(true);
         let store = PosixStore::open(root.path(), options).await.unwrap();
         let buffer = HostBuf::copy_of(&vec![0; LEN]).unwrap();
         let read = store.read(&name(), vec![ReadPart { offset: 0, buffer }]).await;

@@ -90,7 +90,11 @@ async fn publish(store: &dyn KvStore, name: &ObjectName, part: HostBuf) -> kv_st
 async fn a_mount_that_hangs_goes_down_and_comes_back_when_the_kernel_lets_go() {
     let Some(disk) = Disk::mount() else { return };
     let bound = 4;
-    let options = PosixOptions::default().threads(2).stranded_bound(bound).fsync(FsyncPolicy::None);
+    let options = PosixOptions::default()
+        .format_if_empty(true)
+        .threads(2)
+        .stranded_bound(bound)
+        .fsync(FsyncPolicy::None);
     let posix = PosixStore::open(&disk.root(), options).await.unwrap();
     posix.idle().await;
     let millis = Duration::from_millis;

@@ -89,7 +89,8 @@ impl FormatOptions {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PosixOptions {
-    /// I/O threads, beside those that replace hung ones. Default 4.
+    /// I/O threads, beside those that replace hung ones. With io_uring they open, publish and wait for a ring, which has a thread of its
+    /// own: one ring for two of them, at most two rings. Default 4.
     pub threads: usize,
     /// Operations that may wait for a thread; more wait before they queue. Default 256.
     pub queue: usize,

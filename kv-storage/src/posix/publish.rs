@@ -7,7 +7,7 @@ use kv_format::ObjectName;
 use kv_memory::HostBuf;
 
 use super::crash;
-use super::io::{Calls, DataFile, Direction, Engine, Moved, Transfer, move_one};
+use super::io::{Calls, DataFile, Direction, Engine, Flight, Moved, Transfer};
 use super::temporary::Temporary;
 use super::tree::Tree;
 use crate::parts::{Coverage, Workers};
@@ -142,15 +142,15 @@ impl Upload for PosixUpload {
         let (tree, data, path) = (Arc::clone(&self.tree), Arc::clone(&self.data), self.path.clone());
         let engine = Arc::clone(&self.mover.engine);
         let work = move |held: &mut Option<HostBuf>| {
+            let mut flight = Flight::new(&*engine, &data, Direction::Write);
             for (index, range) in ranges.into_iter().enumerate() {
                 if let Some(buffer) = held {
                     fill(&*source, index, range, buffer)?;
                 }
                 if let Some(buffer) = held.take() {
-                    let file = Arc::clone(&data);
-                    let transfer =
-                        Transfer { file, direction: Direction::Write, offset: range.offset, buffer };
-                    let (buffer, moved) = move_one(&*engine, transfer);
+                    flight.start(index, range.offset, buffer);
+                }
+                if let Some((_, buffer, moved)) = flight.next() {
                     *held = Some(buffer);
                     written(&tree, &path, range.len, moved)?;
                 }

@@ -98,8 +98,9 @@ impl OpenObject {
         let mut stale = false;
         loop {
             while flight.has_room() && !stream.stopped() && !stale {
-                if !stream.has_buffer() && !(flight.is_empty() && early.is_empty()) {
-                    break; // one comes back, or the sink keeps it and the next turn says so
+                let none_to_come = flight.is_empty() && early.is_empty();
+                if !stream.has_buffer() && !none_to_come {
+                    break; // the sink may give one back; if it keeps them all, a later turn says so
                 }
                 let Some((index, range)) = waiting.next() else { break };
                 let buffer = stream.buffer(tree, *range)?;

@@ -49,7 +49,7 @@ async fn opened(stores: &Stores, root: PathBuf) -> Result<PosixStore> {
     if let Some(store) = stores.get(&root) {
         return Ok(store.clone());
     }
-    let store = PosixStore::open(&root, PosixOptions::default()).await?;
+    let store = PosixStore::open(&root, PosixOptions::default().format_if_empty(true)).await?;
     stores.insert(root, store.clone());
     Ok(store)
 }

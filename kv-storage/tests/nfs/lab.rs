@@ -57,7 +57,7 @@ impl TwoHosts {
         let name = format!("store-{:016x}", random());
         let root = mounted.path().join(&name);
         std::fs::create_dir(&root).unwrap();
-        let here = PosixStore::open(&root, options).await.unwrap();
+        let here = PosixStore::open(&root, options.format_if_empty(true)).await.unwrap();
         let there = RemoteStore::open(&variable_of_the_lab("KV_NFS_AGENT"), &root).await.unwrap();
         Self { root, here, there }
     }

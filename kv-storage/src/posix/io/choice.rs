@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Engine;
 use super::threads::Threads;
+use super::{Engine, rings};
 use crate::posix::options::PosixOptions;
 use crate::posix::tree::Tree;
 use crate::{Error, ErrorKind, Result};
@@ -49,6 +49,12 @@ pub struct IoChoice {
 impl IoChoice {
     fn threads(asked: IoEngine, why: impl Into<String>) -> Self {
         Self { asked, engine: IoEngine::Threads, direct: false, fixed_bytes: 0, why: why.into() }
+    }
+
+    /// Of rings that work.
+    #[cfg(feature = "io-uring")]
+    pub(super) fn io_uring(asked: IoEngine, direct: bool, fixed_bytes: usize, why: String) -> Self {
+        Self { asked, engine: IoEngine::IoUring, direct, fixed_bytes, why }
     }
 
     /// What was asked for.
@@ -117,152 +123,67 @@ fn choose_with(
     }
 }
 
-/// A build that has io_uring.
-#[cfg(feature = "io-uring")]
-mod rings {
-    use std::io;
-    use std::sync::Arc;
+#[cfg(all(test, feature = "io-uring"))]
+mod tests {
+    use crate::posix::Modes;
+    use super::*;
 
-    use kv_memory::HostBuf;
-    use rustix::fs::{fstat, major};
-    use rustix::io::Errno;
-
-    use super::super::uring::{DEPTH, Uring};
-    use super::super::{Direction, Engine, Transfer, move_one};
-    use super::{IoChoice, IoEngine};
-    use crate::posix::options::PosixOptions;
-    use crate::posix::temporary::TEMPORARY_PREFIX;
-    use crate::posix::tree::Tree;
-
-    /// Rings, or why there are none.
-    pub(super) type Started = Result<Uring, String>;
-
-    /// Most rings of a store: one thread can submit more than a disk can take.
-    const MOST_RINGS: usize = 2;
-
-    /// Two pages past the page cache, and a tail that cannot go there.
-    const PROBE: usize = 2 * 4096 + 100;
-
-    pub(super) fn start(options: &PosixOptions) -> Started {
-        let rings = options.threads.clamp(1, MOST_RINGS);
-        Uring::start(rings, options.fixed.as_ref()).map_err(|error| {
-            let why = match Errno::from_io_error(&error) {
-                Some(Errno::PERM | Errno::ACCESS) => {
-                    "a container's seccomp filter or kernel.io_uring_disabled forbids it"
-                }
-                Some(Errno::NOSYS) => "this kernel has none",
-                Some(Errno::NOMEM) => "raise the limit of locked memory",
-                _ => "see io_uring_setup(2)",
-            };
-            format!("setting up a ring answered \"{error}\": {why}")
-        })
+    #[expect(clippy::unwrap_used, reason = "the functions that tests share are test code too")]
+    fn tree(root: &std::path::Path) -> Tree {
+        let options = PosixOptions::default();
+        Tree::bare(root, options.fsync, Modes::Private, &options.environment).unwrap()
     }
 
-    /// Whether the bytes of this tree rest on a disk of this host.
-    pub(super) fn worth_trying(tree: &Tree) -> Result<(), String> {
-        if tree.network() {
-            return Err("this is a network file system, on which it was not measured to be better".into());
-        }
-        let root = tree.directory("").map_err(|error| error.to_string())?.ok_or("the root is gone")?;
-        let stat = fstat(&root).map_err(|errno| format!("cannot examine the root: {errno}"))?;
-        if major(stat.st_dev) == 0 {
-            return Err("this file system is on no block device, as tmpfs is, where it gains nothing".into());
-        }
-        Ok(())
+    fn asked(engine: IoEngine) -> PosixOptions {
+        PosixOptions::default().io(engine)
     }
 
-    /// The engine, past the page cache if that was seen to work.
-    pub(super) fn proven(
-        tree: &Tree,
-        options: &PosixOptions,
-        mut engine: Uring,
-    ) -> (Arc<dyn Engine>, IoChoice) {
-        engine.set_direct(true);
-        let direct = attempt(tree, &engine);
-        engine.set_direct(direct.is_ok());
-        let (fixed_bytes, fixed) = match engine.fixed() {
-            None => (0, "no staging memory was given to register".to_owned()),
-            Some(Ok(bytes)) => (*bytes, format!("{bytes} bytes of staging are registered")),
-            Some(Err(error)) => (
-                0,
-                format!(
-                    "registering the staging memory answered \"{error}\": raise the limit of locked memory"
-                ),
-            ),
-        };
-        let way = match &direct {
-            Ok(()) => "past the page cache where offsets and lengths are multiples of 4096".to_owned(),
-            Err(why) => format!("through the page cache, because O_DIRECT does not work here ({why})"),
-        };
-        let why = format!("{} ring(s) of depth {DEPTH}, {way}; {fixed}", engine.rings());
-        let choice = IoChoice {
-            asked: options.io,
-            engine: IoEngine::IoUring,
-            direct: direct.is_ok(),
-            fixed_bytes,
-            why,
-        };
-        (Arc::new(engine), choice)
+    //= SEMANTICS.md#engine-fallback
+    //= SEMANTICS.md#engine-refused
+    #[test]
+    fn where_rings_are_forbidden_auto_says_why_not_and_whoever_insists_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let forbidden: fn(&PosixOptions) -> rings::Started = |_| Err("the kernel says no".into());
+        // On a file system where it would not be tried, the reason is another.
+        let tried = rings::worth_trying(&tree(root.path())).is_ok();
+        let (engine, choice) = choose_with(&tree(root.path()), &asked(IoEngine::Auto), forbidden).unwrap();
+        assert_eq!((engine.depth(), choice.engine(), choice.asked()), (1, IoEngine::Threads, IoEngine::Auto));
+        let said = choice.to_string();
+        assert!(said.starts_with("threads (asked for auto): io_uring is not used: "), "{said}");
+        assert_eq!(said.contains("the kernel says no"), tried, "{said}");
+
+        let refused = choose_with(&tree(root.path()), &asked(IoEngine::IoUring), forbidden).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported);
+        assert!(refused.to_string().contains("the kernel says no; ask for auto or threads"), "{refused}");
+
+        let never: fn(&PosixOptions) -> rings::Started = |_| unreachable!("threads need no ring");
+        let (_, choice) = choose_with(&tree(root.path()), &asked(IoEngine::Threads), never).unwrap();
+        assert_eq!(choice.engine(), IoEngine::Threads);
     }
 
-    /// Writes a file of pages and a tail past the page cache, and reads it back.
-    fn attempt(tree: &Tree, engine: &Uring) -> Result<(), String> {
-        let root = tree.directory("").map_err(|error| error.to_string())?.ok_or("the root is gone")?;
-        let random = tree.environment.entropy.next_u64();
-        let name = format!("{TEMPORARY_PREFIX}io.{}.{random:016x}", std::process::id());
-        let says = |errno: Errno| errno.to_string();
-        let file = Arc::new(tree.create_file(&root, &name).map_err(says)?);
-        let mut pattern = vec![0; PROBE];
-        for (byte, value) in pattern.iter_mut().zip((0..=250).cycle()) {
-            *byte = value;
+    //= SEMANTICS.md#engine-fallback
+    #[test]
+    fn auto_does_not_try_what_is_on_no_disk() {
+        // `/dev/shm` is a tmpfs wherever there is one.
+        let shared_memory = std::path::Path::new("/dev/shm");
+        if !shared_memory.is_dir() {
+            return;
         }
-        let moved = |direction, buffer| -> Result<HostBuf, String> {
-            let file = Arc::new(engine.open(Arc::clone(&file), direction).map_err(says)?);
-            let (buffer, moved) = move_one(engine, Transfer { file, direction, offset: 0, buffer });
-            if moved.map_err(says)? {
-                Ok(buffer)
-            } else {
-                Err("the file is shorter than what was written".into())
+        let never: fn(&PosixOptions) -> rings::Started = |_| unreachable!("a ring was tried on tmpfs");
+        let (_, choice) = choose_with(&tree(shared_memory), &asked(IoEngine::Auto), never).unwrap();
+        assert_eq!(choice.engine(), IoEngine::Threads);
+        assert!(choice.why().contains("no block device"), "{choice}");
+    }
+
+    #[test]
+    fn the_probe_leaves_nothing_behind() {
+        let root = tempfile::tempdir().unwrap();
+        for engine in [IoEngine::Threads, IoEngine::Auto, IoEngine::IoUring] {
+            match choose(&tree(root.path()), &asked(engine)) {
+                Ok((_, choice)) => assert_eq!(choice.asked(), engine),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}"),
             }
-        };
-        let tried = HostBuf::copy_of(&pattern)
-            .map_err(|error| io::Error::other(error).to_string())
-            .and_then(|buffer| moved(Direction::Write, buffer))
-            .and_then(|mut buffer| {
-                buffer.fill(0);
-                moved(Direction::Read, buffer)
-            })
-            .and_then(|buffer| {
-                if *buffer == *pattern { Ok(()) } else { Err("what was read is not what was written".into()) }
-            });
-        // What cannot be removed a sweep finds.
-        let _ = tree.remove(&root, &name, &name);
-        tried
-    }
-}
-
-/// A build that has none.
-#[cfg(not(feature = "io-uring"))]
-mod rings {
-    use std::convert::Infallible;
-    use std::sync::Arc;
-
-    use super::super::Engine;
-    use super::IoChoice;
-    use crate::posix::options::PosixOptions;
-    use crate::posix::tree::Tree;
-
-    pub(super) type Started = Result<Infallible, String>;
-
-    pub(super) fn start(_: &PosixOptions) -> Started {
-        Err("kv-storage was built without the feature `io-uring`".into())
-    }
-
-    pub(super) fn worth_trying(_: &Tree) -> Result<(), String> {
-        Ok(())
-    }
-
-    pub(super) fn proven(_: &Tree, _: &PosixOptions, never: Infallible) -> (Arc<dyn Engine>, IoChoice) {
-        match never {}
+            assert_eq!(root.path().read_dir().unwrap().count(), 0, "{engine}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The transfers that one I/O job has under way with an engine.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, mpsc};
 
 use kv_memory::HostBuf;
 
@@ -70,12 +70,14 @@ impl Drop for Flight<'_> {
 }
 
 /// Moves one buffer and waits for it.
-pub(in crate::posix) fn move_one(engine: &dyn Engine, transfer: Transfer) -> (HostBuf, Moved) {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    engine.start(transfer, Box::new(move |buffer, moved| drop(sender.send((buffer, moved)))));
-    match receiver.recv() {
-        Ok(moved) => moved,
+#[cfg(feature = "io-uring")]
+pub(super) fn move_one(engine: &dyn Engine, transfer: Transfer) -> (HostBuf, Moved) {
+    let Transfer { file, direction, offset, buffer } = transfer;
+    let mut flight = Flight::new(engine, &file, direction);
+    flight.start(0, offset, buffer);
+    match flight.next() {
+        Some((_, buffer, moved)) => (buffer, moved),
         // An engine that cannot answer keeps the buffer and the answer for good.
-        Err(_) => unreachable!("an engine answers every transfer"),
+        None => unreachable!("an engine answers every transfer"),
     }
 }

@@ -7,6 +7,11 @@
 mod calls;
 mod choice;
 mod flight;
+#[cfg(feature = "io-uring")]
+mod rings;
+#[cfg(not(feature = "io-uring"))]
+#[path = "no_rings.rs"]
+mod rings;
 mod threads;
 #[cfg(feature = "io-uring")]
 mod uring;
@@ -20,7 +25,9 @@ use kv_memory::HostBuf;
 pub(super) use calls::Calls;
 pub(super) use choice::choose;
 pub use choice::{IoChoice, IoEngine};
-pub(super) use flight::{Flight, move_one};
+pub(super) use flight::Flight;
+#[cfg(feature = "io-uring")]
+use flight::move_one;
 pub(super) use threads::{read_all, write_all};
 
 /// Which way the bytes go.

@@ -3,6 +3,8 @@
 mod request;
 #[expect(unsafe_code, reason = "the kernel is told addresses of buffers that the ring owns")]
 mod ring;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;

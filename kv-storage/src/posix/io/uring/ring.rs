@@ -109,8 +109,9 @@ impl Shared {
     }
 
     fn ring_bell(&self) {
-        // It fails only if the bell has rung 2^64 - 2 times unheard; then the thread wakes anyway.
-        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        // Any number above 0 rings it; eight equal bytes are the same number in either byte order. The sum of hundreds of unheard ones
+        // may be refused, and then the bell rings already.
+        let _ = rustix::io::write(&self.bell, &[1; 8]);
     }
 }
 
