@@ -15,7 +15,7 @@ fn name(n: u8) -> ObjectName {
 }
 
 async fn open(root: &Path, fsync: FsyncPolicy) -> PosixStore {
-    PosixStore::open(root, PosixOptions::default().fsync(fsync)).await.unwrap()
+    PosixStore::open(root, PosixOptions::default().fsync(fsync).format_if_empty(true)).await.unwrap()
 }
 
 async fn publish(store: &PosixStore, name: &ObjectName) {
@@ -186,7 +186,7 @@ async fn the_nanoseconds_of_a_publication_are_random() {
     for (n, random, nanoseconds) in [(1, 123_456_789, 123_456_789), (2, u64::MAX, 709_551_615)] {
         let environment =
             Environment { entropy: std::sync::Arc::new(Fixed(random)), ..Environment::default() };
-        let options = PosixOptions::default().environment(environment);
+        let options = PosixOptions::default().environment(environment).format_if_empty(true);
         let store = PosixStore::open(root.path(), options).await.unwrap();
         publish(&store, &name(n)).await;
         let metadata = root.path().join(name(n).to_string()).metadata().unwrap();

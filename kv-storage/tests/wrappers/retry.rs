@@ -302,7 +302,7 @@ async fn streams_are_retried_read_by_read_or_not_at_all() {
     assert_eq!((&*kept.0.lock().unwrap(), store.retries()), (&bytes, 1));
     // On the threads of a store that has some, a stream is made once.
     let root = tempfile::tempdir().unwrap();
-    let posix = PosixStore::open(root.path(), PosixOptions::default()).await.unwrap();
+    let posix = PosixStore::open(root.path(), PosixOptions::default().format_if_empty(true)).await.unwrap();
     publish(&posix, &name(1), &bytes).await.unwrap();
     let refusing = Passage::through(Arc::new(posix), Refusing(AtomicU64::new(0)));
     let store = Retrying::new(Arc::new(refusing.clone()), generous());

@@ -28,7 +28,8 @@ impl SmallDisk {
     /// `None`, with a word on stderr, where mounting is not permitted.
     fn mount() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
-        let mounted = mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), Some(c"size=1m"));
+        let mounted =
+            mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), Some(c"size=1m,mode=700"));
         match mounted {
             Ok(()) => Some(Self { directory }),
             Err(error) => {
@@ -50,7 +51,7 @@ impl Drop for SmallDisk {
 }
 
 async fn open(root: &Path) -> PosixStore {
-    PosixStore::open(root, PosixOptions::default()).await.unwrap()
+    PosixStore::open(root, PosixOptions::default().format_if_empty(true)).await.unwrap()
 }
 
 async fn publish(store: &PosixStore, name: &ObjectName, bytes: &[u8]) -> kv_storage::Result<Publication> {
@@ -175,6 +176,7 @@ async fn what_stands_at_an_objects_name_and_is_no_file_is_refused() {
 async fn a_linked_directory_on_the_way_is_refused_and_nothing_is_made_behind_it() {
     let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = open(root.path()).await;
+    std::fs::remove_dir_all(root.path().join("v1")).unwrap();
     std::os::unix::fs::symlink(outside.path(), root.path().join("v1")).unwrap();
     store.begin(&name(1), 1).await.map(drop).unwrap_err();
     read_byte(&store, &name(1)).await.unwrap_err();
@@ -187,6 +189,7 @@ async fn a_linked_directory_on_the_way_is_refused_and_nothing_is_made_behind_it(
 async fn a_file_where_a_directory_should_be_is_an_error_and_no_miss() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path()).await;
+    std::fs::remove_dir_all(root.path().join("v1")).unwrap();
     std::fs::write(root.path().join("v1"), "").unwrap();
     for answer in [
         read_byte(&store, &name(1)).await.map(drop),
