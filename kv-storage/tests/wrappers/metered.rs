@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use kv_format::RecordName;
-use kv_storage::fault::When;
-use kv_storage::{KvStore, MAX_RECORD_BYTES, Metered, Operation};
+use kv_storage::fault::{Injection, When};
+use kv_storage::{ErrorKind, KvStore, MAX_RECORD_BYTES, Metered, Operation};
 
 use super::{DEADLINE, faulty, name, part, publish, read};
 
@@ -18,6 +18,9 @@ async fn metered_counts_calls_bytes_errors_and_what_is_in_flight() {
     read(&metered, vec![part(0, 30), part(50, 50)]).await.unwrap().unwrap();
     metered.create_record(&RecordName::request("r", 0), &[0; 5]).await.unwrap();
     metered.create_record(&RecordName::request("s", 0), &[0; MAX_RECORD_BYTES + 1]).await.unwrap_err();
+    // What a failed write did not write does not count.
+    fault.inject(When::next(Operation::Write), Injection::Fail(ErrorKind::NoSpace));
+    publish(&metered, &name(3), &[0; 30]).await.unwrap_err();
     let hold = fault.hang(When::every(Operation::Read));
     let calls: Vec<_> = (0..3).map(|_| (name(1), vec![part(0, 10)])).collect();
     let mut running: Vec<_> = calls
@@ -41,7 +44,7 @@ async fn metered_counts_calls_bytes_errors_and_what_is_in_flight() {
         let metrics = snapshot.of(operation);
         (metrics.calls, metrics.errors, metrics.dropped, metrics.bytes)
     };
-    assert_eq!(of(Operation::Write), (1, 0, 0, 70));
+    assert_eq!(of(Operation::Write), (2, 1, 0, 70));
     assert_eq!(of(Operation::Commit), (1, 0, 0, 0));
     assert_eq!(of(Operation::Read), (4, 0, 1, 80 + 20));
     assert_eq!(of(Operation::CreateRecord), (2, 1, 0, 5));

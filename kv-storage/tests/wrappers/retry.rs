@@ -11,8 +11,8 @@ use kv_storage::env::{Clock, Entropy, Environment};
 use kv_storage::fault::{Injection, When};
 use kv_storage::parts::{Answer, Entry, Passage, Rule};
 use kv_storage::{
-    ByteRange, Error, ErrorKind, Fault, KvStore, MemoryStore, Next, ObjectMeta, Operation, PosixOptions,
-    PosixStore, Publication, ReadSink, RetryOptions, Retrying, WriteSource,
+    ByteRange, Error, ErrorKind, Fault, GateOptions, HealthGate, KvStore, MemoryStore, Next, ObjectMeta,
+    Operation, PosixOptions, PosixStore, Publication, ReadSink, RetryOptions, Retrying, WriteSource,
 };
 use tokio::time::Instant;
 
@@ -127,6 +127,26 @@ async fn what_will_not_pass_by_itself_is_not_tried_again() {
     assert!(store.health().down);
     assert_eq!(store.head(&name(1)).await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!((fault.calls(Operation::Head), store.retries()), (1, 0));
+}
+
+//= SEMANTICS.md#retry-kinds
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_buffers_stayed_with_the_backend_is_not_made_again() {
+    let (_, fault, _) = faulty().await;
+    let gate = HealthGate::new(
+        Arc::new(fault.clone()),
+        GateOptions::default().deadline(Some(Duration::from_secs(1))),
+    );
+    let store = Retrying::new(Arc::new(gate), generous());
+    let upload = store.begin(&name(2), 4).await.unwrap();
+    let _hold = fault.hang(When::always());
+    let (buffer, written) = upload.write(0, HostBuf::copy_of(b"four").unwrap()).await;
+    assert_eq!((buffer.len(), written.unwrap_err().kind()), (0, ErrorKind::Unavailable));
+    assert_eq!(read(&store, vec![part(0, 1)]).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!((fault.calls(Operation::Write), fault.calls(Operation::Read)), (1, 1));
+    // A call that owns none is.
+    assert_eq!(store.head(&name(1)).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(fault.calls(Operation::Head) > 1);
 }
 
 //= SEMANTICS.md#retry-budget
