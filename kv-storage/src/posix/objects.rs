@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use kv_format::{NamespaceDigest, ObjectName};
-use rustix::fs::{AtFlags, Dir, FileType, linkat, renameat};
+use rustix::fs::{AtFlags, Dir, FileType, RenameFlags, linkat};
 use rustix::io::{Errno, pread, retry_on_intr};
 
 use super::temporary::split;
@@ -200,12 +200,15 @@ impl Tree {
         let quarantine = self.ensure_directory(QUARANTINE)?;
         let random = self.environment.entropy.next_u64();
         let place = format!("{}.{file_name}.{random:016x}", name.namespace);
-        match retry_on_intr(|| renameat(&directory, file_name, &quarantine, &place)) {
+        let renamed = self.names.rename((&directory, file_name), (&quarantine, &place), RenameFlags::empty());
+        let moved = self.examine(&quarantine, &place, &format!("{QUARANTINE}/{place}"))?;
+        match renamed {
             Ok(()) => {}
+            // Nobody else knows the place: the file there is the one that we moved, and the answer was lost.
+            Err(_) if moved.is_some() => {}
             Err(Errno::NOENT | Errno::STALE) => return Ok(false),
             Err(errno) => return Err(self.error("quarantine", &path, errno)),
         }
-        let moved = self.examine(&quarantine, &place, &format!("{QUARANTINE}/{place}"))?;
         if moved.is_some_and(|stat| version_of(&stat) != *version) {
             // Between the check and the move another object took the name: it goes back, unless a third one came.
             let back = retry_on_intr(|| linkat(&quarantine, &place, &directory, file_name, AtFlags::empty()));
