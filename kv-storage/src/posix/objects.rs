@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use kv_format::{NamespaceDigest, ObjectName};
-use rustix::fs::{AtFlags, Dir, FileType, Stat, linkat, renameat};
+use rustix::fs::{AtFlags, Dir, FileType, RenameFlags, Stat, linkat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::io::{Direction, Engine};
@@ -185,12 +185,15 @@ impl Tree {
         let quarantine = self.ensure_directory(QUARANTINE)?;
         let random = self.environment.entropy.next_u64();
         let place = format!("{}.{file_name}.{random:016x}", name.namespace);
-        match retry_on_intr(|| renameat(&directory, file_name, &quarantine, &place)) {
+        let renamed = self.names.rename((&directory, file_name), (&quarantine, &place), RenameFlags::empty());
+        let moved = self.examine(&quarantine, &place, &format!("{QUARANTINE}/{place}"))?;
+        match renamed {
             Ok(()) => {}
+            // Nobody else knows the place: the file there is the one that we moved, and the answer was lost.
+            Err(_) if moved.is_some() => {}
             Err(Errno::NOENT | Errno::STALE) => return Ok(false),
             Err(errno) => return Err(self.error("quarantine", &path, errno)),
         }
-        let moved = self.examine(&quarantine, &place, &format!("{QUARANTINE}/{place}"))?;
         if moved.is_some_and(|stat| version_of(&stat) != *version) {
             // Between the check and the move another object took the name: it goes back, unless a third one came.
             let back = retry_on_intr(|| linkat(&quarantine, &place, &directory, file_name, AtFlags::empty()));

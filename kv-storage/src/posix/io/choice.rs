@@ -125,8 +125,8 @@ fn choose_with(
 
 #[cfg(all(test, feature = "io-uring"))]
 mod tests {
-    use crate::posix::Modes;
     use super::*;
+    use crate::posix::Modes;
 
     #[expect(clippy::unwrap_used, reason = "the functions that tests share are test code too")]
     fn tree(root: &std::path::Path) -> Tree {
