@@ -102,7 +102,7 @@ async fn gated(
 
 #[cfg(feature = "posix")]
 async fn format_file(_: &str, path: &str) -> Result<bool> {
-    crate::PosixStore::format(path.as_ref(), crate::FormatOptions::default()).await
+    PosixStore::format(path.as_ref(), crate::FormatOptions::default()).await
 }
 
 #[cfg(not(feature = "posix"))]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kv_storage::{ErrorKind, KvStore, PosixOptions, StoreHealth};
+use kv_storage::{DownReason, ErrorKind, KvStore, PosixOptions, StoreHealth};
 
 use crate::lab::{DEADLINE, Mounted, TwoHosts, contents, control, new_name, publish, read};
 
@@ -33,7 +33,9 @@ async fn callers_leave_at_their_deadlines_and_the_store_comes_back_with_the_serv
     for stranded in 1..=BOUND {
         let late = tokio::time::timeout(Duration::from_millis(300), read(store, &name, bytes.len())).await;
         assert!(late.is_err(), "a stopped server answered: {late:?}");
-        let health = StoreHealth { in_flight: 0, stranded, down: stranded == BOUND };
+        let down = stranded == BOUND;
+        let health =
+            StoreHealth { in_flight: 0, stranded, down, reason: down.then_some(DownReason::Stranded) };
         assert_eq!(store.health(), health);
     }
     // At the bound nobody waits any more, and no more is stranded.
