@@ -14,7 +14,7 @@ Tries what a store can really do: this mount, with its server and its options.
 Usage: probe URL
 
   memory://               the store in memory, for comparison
-  file:///absolute/path   an existing directory: a local disk, a tmpfs, an NFS mount
+  file:///absolute/path   a directory that was formatted as a store: on a local disk, a tmpfs, an NFS mount
 
 It writes a few small objects, one of 32 MiB and some records under random names, lets two writers race, reads back, compares, measures,
 and removes all of them: it needs the right to write and 40 MiB. Empty directories stay; interrupted, it may leave objects in the namespace
@@ -103,7 +103,10 @@ mod tests {
     #[tokio::test]
     async fn a_directory_that_is_fit_is_said_to_be() {
         let root = tempfile::tempdir().unwrap();
-        let (status, out, err) = probed(&[&format!("file://{}", root.path().display())]).await;
+        let url = format!("file://{}", root.path().display());
+        assert_eq!(probed(&[&url]).await.0, 2, "it is no store yet");
+        kv_storage::format(&url).await.unwrap();
+        let (status, out, err) = probed(&[&url]).await;
         println!("{out}");
         assert_eq!((status, err.as_str()), (0, ""));
         for line in

@@ -90,12 +90,10 @@ async fn publish(store: &dyn KvStore, name: &ObjectName, part: HostBuf) -> kv_st
 async fn a_mount_that_hangs_goes_down_and_comes_back_when_the_kernel_lets_go() {
     let Some(disk) = Disk::mount() else { return };
     let bound = 4;
-    let options = PosixOptions::default()
-        .format_if_empty(true)
-        .threads(2)
-        .stranded_bound(bound)
-        .fsync(FsyncPolicy::None);
-    let posix = PosixStore::open(&disk.root(), options).await.unwrap();
+    let options = PosixOptions::default().threads(2).stranded_bound(bound).fsync(FsyncPolicy::None);
+    let root = disk.root().join("store"); // beside lost+found
+    std::fs::create_dir(&root).unwrap();
+    let posix = PosixStore::open(&root, options.format_if_empty(true)).await.unwrap();
     posix.idle().await;
     let millis = Duration::from_millis;
     let options = GateOptions::default()

@@ -30,7 +30,14 @@ pub async fn probe_directory(store: &PosixStore) -> Vec<Finding> {
     let lost = |why: &str| vec![Finding::must("the directory can be tried", Err(why.to_owned()))];
     match spawned {
         Err(error) => lost(&format!("no thread could be started: {error}")),
-        Ok(_) => receiver.await.unwrap_or_else(|_| lost("the probing thread panicked")),
+        Ok(_) => {
+            let mut findings = vec![
+                Finding::may("the mount has the options that it needs", mounted(store)),
+                Finding::may("an I/O engine is chosen", Ok(store.io_engine().to_string())),
+            ];
+            findings.extend(receiver.await.unwrap_or_else(|_| lost("the probing thread panicked")));
+            findings
+        }
     }
 }
 
@@ -58,7 +65,7 @@ fn try_directory(root: &Path, environment: &Environment) -> Vec<Finding> {
         Err(errno) => return vec![Finding::must("a file can be created", Err(errno.to_string()))],
     };
     vec![
-        Finding::may("the file system is known", file_system(root)),
+        Finding::may("there is space", space(root)),
         Finding::must("a file can be written and flushed (fsync)", flushes(&file, environment)),
         Finding::must("a hard link does not replace", links(&names)),
         Finding::may("a rename can be told not to replace", renames(&names)),
@@ -72,21 +79,24 @@ fn create(path: &Path, more: OFlags) -> Result<OwnedFd, Errno> {
     openat(CWD, path, flags, Mode::RUSR | Mode::WUSR)
 }
 
-fn file_system(root: &Path) -> Result<String, String> {
+fn space(root: &Path) -> Result<String, String> {
     let found = statfs(root).map_err(|errno| errno.to_string())?;
-    // linux/magic.h
-    let name = match found.f_type {
-        0x6969 => "NFS: see that lookupcache=positive and hard are among its mount options",
-        0x0102_1994 => "tmpfs: in memory, gone with the machine",
-        0xef53 => "ext4",
-        0x5846_5342 => "xfs",
-        0x9123_683e => "btrfs",
-        0x794c_7630 => "overlayfs: for tries only",
-        0x6573_5546 => "FUSE",
-        other => return Err(format!("type {other:#x}")),
-    };
     let block = u64::try_from(found.f_bsize).unwrap_or_default();
-    Ok(format!("{name}; {} MiB free", found.f_bavail.saturating_mul(block) >> 20))
+    let free = found.f_bavail.saturating_mul(block) >> 20;
+    if free == 0 { Err("less than one MiB is free".to_owned()) } else { Ok(format!("{free} MiB are free")) }
+}
+
+/// What the kernel says of the mount.
+fn mounted(store: &PosixStore) -> Result<String, String> {
+    let mount = store.mount().ok_or("the kernel's table of mounts cannot be read")?;
+    let what = format!("{} ({}) at {}", mount.file_system(), mount.source(), mount.mount_point().display());
+    match &*store.warnings() {
+        [] => Ok(what),
+        warnings => {
+            let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+            Err(format!("{what}: {}", warnings.join("; ")))
+        }
+    }
 }
 
 fn flushes(file: &OwnedFd, environment: &Environment) -> Result<String, String> {
