@@ -20,6 +20,7 @@ mod model;
 mod mutants;
 mod processes;
 mod python;
+mod soak;
 mod steps;
 mod table;
 mod tidy;
@@ -49,6 +50,7 @@ enum Command {
     Doc(doc::Options),
     Fuzz(fuzz::Options),
     Mutants(mutants::Options),
+    Soak(soak::Options),
     Golden(golden::Options),
 }
 
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::Doc(options) => doc::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Mutants(options) => mutants::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Golden(options) => golden::run(&options),
     };
     match result {

@@ -29,6 +29,8 @@ mod options;
 mod probe;
 mod publish;
 mod records;
+#[cfg(test)]
+mod retransmission;
 mod rights;
 mod sweep;
 mod temporary;
