@@ -1,5 +1,5 @@
 //! What the posix store promises beyond the contract of every store.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "the functions that tests share are test code too")]
+#![expect(clippy::unwrap_used, reason = "the functions that tests share are test code too")]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -22,6 +22,7 @@ mod mutants;
 mod nfs_lab;
 mod processes;
 mod python;
+mod soak;
 mod steps;
 mod table;
 mod tidy;
@@ -51,6 +52,7 @@ enum Command {
     Doc(doc::Options),
     Fuzz(fuzz::Options),
     Mutants(mutants::Options),
+    Soak(soak::Options),
     Golden(golden::Options),
     NfsLab(nfs_lab::Options),
 }
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Command::Doc(options) => doc::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Mutants(options) => mutants::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Golden(options) => golden::run(&options),
         Command::NfsLab(options) => nfs_lab::run(&options),
     };

@@ -33,6 +33,8 @@ mod probe;
 mod publish;
 mod reading;
 mod records;
+#[cfg(test)]
+mod retransmission;
 mod rights;
 mod sweep;
 mod temporary;
