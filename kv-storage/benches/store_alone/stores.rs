@@ -1,14 +1,14 @@
 //! The store under the same load: as many I/O threads as the plain loop has, and two objects under way for each.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use kv_format::{ChunkKey, NamespaceDigest, ObjectName};
 use kv_memory::{HostBuf, StagingPool};
 use kv_storage::posix::{FsyncPolicy, IoEngine};
-use kv_storage::{KvStore, PosixOptions, PosixStore, Publication, ReadPart};
+use kv_storage::{ByteRange, KvStore, PosixOptions, PosixStore, Publication, ReadPart, Upload, WriteSource};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -95,14 +95,24 @@ impl Drop for Store {
     }
 }
 
-/// Writes an object part by part, a few at a time, so that the store need not wait for its caller, and publishes it.
+/// Publishes an object whose bytes are in staging: one call for all parts where a thread takes them one after the other, a call for each
+/// of a few at a time where a ring does.
 async fn save(store: Arc<PosixStore>, object: usize, buffers: Vec<HostBuf>) -> Vec<HostBuf> {
-    let window = store.capabilities().concurrency.clamp(2, 8);
     let upload = store.begin(&name(object), (buffers.len() * PART) as u64).await.unwrap();
+    let back = match store.io_engine().engine() {
+        IoEngine::IoUring => at_once(&*upload, buffers).await,
+        _ => in_turn(&*upload, buffers).await,
+    };
+    assert_eq!(upload.commit().await.unwrap(), Publication::Published);
+    back
+}
+
+async fn at_once(upload: &dyn Upload, buffers: Vec<HostBuf>) -> Vec<HostBuf> {
+    const WINDOW: usize = 8;
     let mut back = Vec::with_capacity(buffers.len());
     let mut under_way = FuturesUnordered::new();
     for (part, buffer) in buffers.into_iter().enumerate() {
-        if under_way.len() == window {
+        if under_way.len() == WINDOW {
             let (buffer, written): (HostBuf, kv_storage::Result<()>) = under_way.next().await.unwrap();
             written.unwrap();
             back.push(buffer);
@@ -113,8 +123,31 @@ async fn save(store: Arc<PosixStore>, object: usize, buffers: Vec<HostBuf>) -> V
         written.unwrap();
         back.push(buffer);
     }
-    drop(under_way);
-    assert_eq!(upload.commit().await.unwrap(), Publication::Published);
+    back
+}
+
+/// Gives the store one full buffer after the other for those that it has written.
+struct Staged(Mutex<Vec<HostBuf>>);
+
+impl WriteSource for Staged {
+    fn fill(&self, index: usize, buffer: &mut HostBuf) -> bool {
+        // The store has the first part's buffer from the start.
+        if let Some(next) = index.checked_sub(1) {
+            std::mem::swap(&mut self.0.lock().unwrap()[next], buffer);
+        }
+        true
+    }
+}
+
+async fn in_turn(upload: &dyn Upload, mut buffers: Vec<HostBuf>) -> Vec<HostBuf> {
+    let ranges =
+        (0..buffers.len()).map(|part| ByteRange { offset: (part * PART) as u64, len: PART }).collect();
+    let first = buffers.remove(0);
+    let staged = Arc::new(Staged(Mutex::new(buffers)));
+    let (last, written) = upload.write_from(ranges, first, Arc::clone(&staged) as Arc<dyn WriteSource>).await;
+    written.unwrap();
+    let mut back = std::mem::take(&mut *staged.0.lock().unwrap());
+    back.push(last);
     back
 }
 

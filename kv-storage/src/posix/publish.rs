@@ -172,9 +172,16 @@ impl Upload for PosixUpload {
 
     async fn commit(self: Box<Self>) -> Result<Publication> {
         self.coverage.complete()?;
-        let Self { tree, workers, temporary, .. } = *self;
-        let (_, answer) = workers.run(temporary, move |temporary| publish(&tree, temporary)).await;
-        answer
+        let Self { tree, workers, temporary, data, .. } = *self;
+        // Closed on the thread, too: to close a file on a network file system may wait for its server.
+        let work = move |held: &mut Option<(Arc<DataFile>, Temporary)>| match held.take() {
+            Some((data, mut temporary)) => {
+                drop(data);
+                publish(&tree, &mut temporary)
+            }
+            None => unreachable!("a job runs once"),
+        };
+        workers.run(Some((data, temporary)), work).await.1
     }
 
     async fn abort(self: Box<Self>) -> Result<()> {

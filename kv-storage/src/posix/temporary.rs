@@ -154,9 +154,12 @@ impl Drop for Temporary {
             let tree = Arc::clone(&self.tree);
             let directory = Arc::clone(&self.directory);
             let name = std::mem::take(&mut self.name);
+            // The last handle goes there, too: to close a file on a network file system may wait for its server.
+            let file = Arc::clone(&self.file);
             self.workers.clean_up(move || {
                 // A failure leaves a temporary file, which a later sweep finds.
                 let _ = tree.remove(&directory, &name, &name);
+                drop(file);
             });
         }
     }

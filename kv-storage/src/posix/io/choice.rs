@@ -123,7 +123,8 @@ fn choose_with(
     }
 }
 
-#[cfg(all(test, feature = "io-uring"))]
+#[cfg(test)]
+#[cfg(feature = "io-uring")]
 mod tests {
     use super::*;
     use crate::posix::Modes;
