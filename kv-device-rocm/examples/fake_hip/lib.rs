@@ -5,6 +5,7 @@
 //!
 //! * `devices 2`, `arch gfx942`, `hip-version 70200000`: what it claims to be. Memory kinds, properties and batches follow the version.
 //! * `strict 0`: with 1, an asynchronous copy of host memory that is not pinned is refused; otherwise it is staged, at once.
+//! * `skip-kernels 0`, `kernel-bytes 0`: with 1, kernels move nothing; what the model takes a kernel to read and write.
 //! * `batch-limit 8192`: descriptors of a batch beyond which the device faults.
 //!
 //! Fresh memory is full of 0xA5. `hipFree` and its like free what they are given even if the script lets them answer an error, as a

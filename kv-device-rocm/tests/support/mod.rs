@@ -121,13 +121,13 @@ impl Calls {
     }
 
     /// With the test's device current, and device 0 after it.
-    fn on_device<R>(&self, call: impl FnOnce() -> R) -> R {
+    fn on_device(&self, call: impl FnOnce() -> c_int) -> c_int {
         // SAFETY: takes a number.
-        unsafe { (self.set_device)(i32::try_from(ORDINAL).unwrap()) };
-        let result = call();
+        let set = unsafe { (self.set_device)(i32::try_from(ORDINAL).unwrap()) };
+        let code = if set == 0 { call() } else { set };
         // SAFETY: takes a number.
         unsafe { (self.set_device)(0) };
-        result
+        code
     }
 
     /// A stream of the engine's own.
