@@ -7,8 +7,8 @@ mod support;
 
 use std::sync::Arc;
 
+use kv_device::HostFence;
 use kv_device::emulation::own_copy_without;
-use kv_device::{Device as _, HostFence};
 use scene::Scene;
 use support::{FakeHip, HipEngine, fake_file};
 
@@ -77,68 +77,95 @@ async fn sections_with_gaps_are_one_batch_or_where_there_is_none_a_copy_each() {
     assert_eq!(calls(&fake, &fake.engine(), 16, 100, 64).await, expected("hipMemcpyAsync", 2 * 5));
 }
 
-/// 64 chunks of 10 MiB at 50 GB/s, with 10 us for each call: on a virtual clock, so that the figure depends on the calls alone. Each
-/// chunk is checksummed by the host while the next ones move; the time of that is charged to the thread that does it.
-#[tokio::test]
-async fn gathers_keep_the_link_busy() {
-    const CHUNKS: u64 = 64;
-    const CHUNK: u64 = 10 << 20;
-    /// Nanoseconds of a CRC-64 of 10 MiB at 49 GB/s by one thread, of which two take turns.
-    const CHECKSUM: u64 = CHUNK / 49;
+const CHUNKS: u64 = 64;
+const CHUNK: u64 = 10 << 20;
+/// Nanoseconds of a CRC-64 of 10 MiB at 49 GB/s by one thread, of which two take turns.
+const CHECKSUM: u64 = CHUNK / 49;
+
+/// When each copy of a direction began and ended, by the model.
+struct Link(Vec<(u64, u64)>);
+
+impl Link {
+    fn of(fake: &FakeHip, direction: &str) -> Self {
+        let copies = fake.tell("copies");
+        let times = copies.lines().filter_map(|line| line.strip_prefix(direction)).map(|line| {
+            let mut words = line.split_whitespace().skip(1).map(|word| word.parse().unwrap());
+            (words.next().unwrap(), words.next().unwrap())
+        });
+        Self(times.collect())
+    }
+
+    /// Thousandths of what the link can do from the first copy's start to the last one's end.
+    fn used(&self) -> u64 {
+        let took = self.0[self.0.len() - 1].1 - self.0[0].0;
+        1000 * self.0.len() as u64 * CHUNK / 50 / took
+    }
+
+    /// A buffer is free again when its checksum is known: whether that was in time for the fourth gather after it.
+    fn four_buffers_would_do(&self) -> bool {
+        let mut threads = [0; 2];
+        let mut checked = Vec::new();
+        for (index, (_, end)) in self.0.iter().enumerate() {
+            let thread = &mut threads[index % 2];
+            *thread = end.max(thread) + CHECKSUM;
+            checked.push(*thread);
+        }
+        checked.iter().zip(self.0.iter().skip(4)).all(|(checked, (start, _))| checked <= start)
+    }
+}
+
+/// Chunks of 10 MiB at 50 GB/s per direction, with 10 us for each call: on a virtual clock, so that the figures depend on the calls
+/// alone. Each chunk that was gathered is checksummed by the host while the next ones move, and its time is charged.
+async fn reckon(gathers: u64, scatters: u64) -> (Link, Link) {
     let fake = FakeHip::new(&["set skip-kernels 1"]);
     let engine = fake.engine_with(fake.options().queue_depth(64)).unwrap();
     // 40 sections of 256 KiB.
-    let scene = Arc::new(Scene::new(&engine, 20, 128, 64).unwrap());
+    let scene = Scene::new(&engine, 20, 128, usize::try_from(gathers + scatters).unwrap()).unwrap();
     let transfer = scene.transfer(1024);
     assert_eq!(scene.bytes(&transfer) as u64, CHUNK);
-    // The first one makes the buffers, so that the others are alike.
-    let (staging, outcome) = scene.registered.gather(scene.request(&transfer, 0).await).await;
-    outcome.unwrap();
-    drop(staging);
+    // The first ones make the buffers, so that the others are alike.
+    drop(scene.registered.gather(scene.request(&transfer, 0).await).await);
+    drop(scene.registered.scatter(scene.request(&transfer, 0).await).await);
     fake.tell("clear");
     fake.tell("model d2h=50 h2d=50 device=4000 call=10000");
     // What a kernel reads and writes.
     fake.tell(&format!("set kernel-bytes {}", 2 * CHUNK));
-    // Everything is queued before the device's thread takes the first, so that no real time enters the reckoning.
+    // Everything is queued before the device's threads take the first, so that no real time enters the reckoning.
     let start = HostFence::new(&"engine");
-    let mut gathers = tokio::task::JoinSet::new();
-    for _ in 0..CHUNKS {
+    let mut moves = tokio::task::JoinSet::new();
+    for index in 0..gathers + scatters {
         let request = scene.request_after(&transfer, 0, Arc::<HostFence>::clone(&start)).await;
         let registered = Arc::clone(&scene.registered);
-        gathers.spawn(async move { registered.gather(request).await.1 });
+        moves.spawn(async move {
+            match index < gathers {
+                true => registered.gather(request).await.1,
+                false => registered.scatter(request).await.1,
+            }
+        });
         tokio::task::yield_now().await;
     }
     start.signal();
-    while let Some(outcome) = gathers.join_next().await {
+    while let Some(outcome) = moves.join_next().await {
         outcome.unwrap().unwrap();
     }
-    let copies = fake.tell("copies");
-    let ends: Vec<(u64, u64)> = copies
-        .lines()
-        .map(|line| {
-            let mut words = line.split(' ').skip(2).map(|word| word.parse().unwrap());
-            (words.next().unwrap(), words.next().unwrap())
-        })
-        .collect();
-    assert_eq!(ends.len() as u64, CHUNKS);
-    let mut threads = [0; 2];
-    let mut checked = Vec::new();
-    for (index, (_, end)) in ends.iter().enumerate() {
-        let thread = &mut threads[index % 2];
-        *thread = end.max(thread) + CHECKSUM;
-        checked.push(*thread);
-    }
-    // A buffer is free again when its checksum is known: of four, one always was in time, so four would have done.
-    for (checked, (start, _)) in checked.iter().zip(ends.iter().skip(4)) {
-        assert!(
-            checked <= start,
-            "a gather would have waited for its buffer until {checked}, but began at {start}"
-        );
-    }
-    let (first, last) = (ends[0].0, ends[ends.len() - 1].1);
-    let (took, ideal) = (last - first, CHUNKS * CHUNK / 50);
-    assert!(ideal * 100 >= took * 97, "{took} ns for what the link can do in {ideal} ns");
-    println!("{} thousandths of the link", ideal * 1000 / took);
     scene.registered.close().await.unwrap();
-    assert_eq!(engine.device.capabilities().concurrency, 3);
+    (Link::of(&fake, "DeviceToHost"), Link::of(&fake, "HostToDevice"))
+}
+
+#[tokio::test]
+async fn gathers_keep_the_link_busy() {
+    let (gathered, _) = reckon(CHUNKS, 0).await;
+    assert_eq!(gathered.0.len() as u64, CHUNKS);
+    assert!(gathered.used() >= 970, "{} thousandths of the link", gathered.used());
+    assert!(gathered.four_buffers_would_do());
+    println!("gather: {} thousandths of the link", gathered.used());
+}
+
+#[tokio::test]
+async fn saves_and_loads_keep_both_directions_busy() {
+    let (gathered, scattered) = reckon(CHUNKS / 2, CHUNKS / 2).await;
+    assert_eq!((gathered.0.len(), scattered.0.len()), (32, 32));
+    let both = u64::midpoint(gathered.used(), scattered.used());
+    assert!(both >= 950 && gathered.four_buffers_would_do(), "{both} thousandths of both directions");
+    println!("both: {} and {} thousandths", gathered.used(), scattered.used());
 }

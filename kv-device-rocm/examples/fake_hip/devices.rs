@@ -44,7 +44,11 @@ exported! {
     }
     fn hipDeviceGetAttribute(value: Out<c_int>, attribute: c_int, ordinal: c_int) |fake| {
         let device = fake.device(ordinal)?;
-        let capability = if fake.arch() == "gfx950" { 5 } else { 4 };
+        let capability = match fake.arch().as_str() {
+            "gfx90a" => 0,
+            "gfx950" => 5,
+            _ => 4,
+        };
         match attribute {
             23 => value.set(9),
             61 => value.set(capability),

@@ -12,7 +12,7 @@ use kv_format::{
 };
 use kv_memory::StagingPool;
 
-use super::HipEngine;
+use crate::support::HipEngine;
 
 const BLOCKS: u32 = 8;
 const DIM: u32 = 64;
