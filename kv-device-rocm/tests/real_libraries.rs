@@ -1,5 +1,10 @@
 //! The vendors' own libraries where there is none of their devices: `cargo xtask test --require hip` has them installed.
-#![expect(clippy::unwrap_used, reason = "a test ends where it goes wrong")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "the functions that tests share are test code too"
+)]
 
 use std::error::Error as _;
 use std::path::PathBuf;
@@ -12,7 +17,7 @@ fn hip() -> Option<Runtime> {
     match Runtime::open(Vendor::Hip) {
         Ok(runtime) => Some(runtime),
         Err(error) if std::env::var_os("KVBRIDGE_REQUIRE_HIP").is_none() => {
-            println!("SKIPPED: {error}");
+            eprintln!("SKIPPED: {error}");
             None
         }
         Err(error) => panic!("{error}"),
@@ -27,7 +32,7 @@ fn code(error: &Error) -> i32 {
 fn hip_without_a_device_says_so_with_its_versions() {
     let Some(runtime) = hip() else { return };
     if runtime.device_count().is_ok() {
-        println!("SKIPPED: this machine has a device");
+        eprintln!("SKIPPED: this machine has a device");
         return;
     }
     let error = RocmDevice::open(0).unwrap_err();
@@ -55,7 +60,7 @@ fn its_compiler_knows_the_kernels() {
 #[test]
 fn cuda_without_a_driver_says_so_with_its_version() {
     let Some(file) = std::env::var_os("KVBRIDGE_TEST_CUDART").map(PathBuf::from) else {
-        println!("SKIPPED: KVBRIDGE_TEST_CUDART names no CUDA runtime");
+        eprintln!("SKIPPED: KVBRIDGE_TEST_CUDART names no CUDA runtime");
         return;
     };
     let runtime = Runtime::open_file(Vendor::Cuda, &file).unwrap();
