@@ -2,8 +2,8 @@
 //!
 //! `demo` shows the library at work, `test` checks the whole workspace, `tidy` keeps the rules that no compiler keeps, `doc` builds
 //! the documentation as docs.rs does, `bench` measures save and load beside what the machine can do, `fuzz` and `mutants` look for
-//! what the tests have missed, `golden` compares the golden files with what their generators make, `nfs-lab`
-//! runs two hosts with an NFS server between them.
+//! what the tests have missed, `golden` compares the golden files with what their generators make, `kernels` builds the code objects of
+//! the ROCm kernels, `nfs-lab` runs two hosts with an NFS server between them, `soak` kills processes all day.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -17,6 +17,7 @@ mod demo;
 mod doc;
 mod fuzz;
 mod golden;
+mod kernels;
 mod model;
 mod mutants;
 mod nfs_lab;
@@ -55,6 +56,7 @@ enum Command {
     Soak(soak::Options),
     Golden(golden::Options),
     NfsLab(nfs_lab::Options),
+    Kernels(kernels::Options),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Command::Soak(options) => soak::run(&options),
         Command::Golden(options) => golden::run(&options),
         Command::NfsLab(options) => nfs_lab::run(&options),
+        Command::Kernels(options) => kernels::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
