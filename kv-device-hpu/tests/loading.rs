@@ -57,7 +57,10 @@ fn a_missing_library_names_every_path_that_was_tried() {
 fn another_library_lacks_the_functions() {
     let library = Path::new("libc.so.6");
     let error = unavailable(library);
-    assert!(matches!(missing(&error), Missing::Symbol { symbol, .. } if symbol == "synInitialize"), "{error}");
+    assert!(
+        matches!(missing(&error), Missing::Symbol { symbol, .. } if symbol == "synInitialize"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -101,7 +104,9 @@ fn another_type_than_expected_names_both_sides_and_gives_the_device_back() {
     let error = HpuDevice::own(Selector::Any, &options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let text = error.to_string();
-    for words in ["Device type mismatch: expected gaudi3, found gaudi2", "HL-225", "0000:19:00.0", "1.21.0.555"] {
+    for words in
+        ["Device type mismatch: expected gaudi3, found gaudi2", "HL-225", "0000:19:00.0", "1.21.0.555"]
+    {
         assert!(text.contains(words), "{text}");
     }
     assert_eq!(settled_leaks(&fake), "");
@@ -115,7 +120,10 @@ fn a_device_says_what_it_is() {
     let device = HpuDevice::own(Selector::Module(5), &fake.options()).unwrap();
     let identity = device.identity();
     assert_eq!((identity.device_type, identity.memory_bytes), (DeviceType::Gaudi3, 128 << 30));
-    assert_eq!((identity.pci_address.as_str(), identity.driver_version.as_str()), ("0000:1e:00.0", "1.21.0.555"));
+    assert_eq!(
+        (identity.pci_address.as_str(), identity.driver_version.as_str()),
+        ("0000:1e:00.0", "1.21.0.555")
+    );
     assert_eq!(kv_device::Device::info(&*device).ordinal, 5);
     assert!(identity.to_string().contains("HL-325L (emulated) (gaudi3), 128 GiB"), "{identity}");
 }

@@ -181,9 +181,8 @@ unsafe extern "C" fn synDeviceGetInfoV2(_device: DeviceId, out: *mut c_void) -> 
 unsafe extern "C" fn synDeviceGetMemoryInfo(_device: DeviceId, free: *mut u64, total: *mut u64) -> Status {
     device_call("synDeviceGetMemoryInfo", |_| {
         let all = fake().memory_bytes();
-        let (_, used) = fake().machine().memory().live(|place| {
-            matches!(place, kv_device::emulation::Place::Device(_))
-        });
+        let (_, used) =
+            fake().machine().memory().live(|place| matches!(place, kv_device::emulation::Place::Device(_)));
         // SAFETY: the vendor's contract: one u64 each.
         unsafe { put(free, all.saturating_sub(used)) }?;
         // SAFETY: as above.

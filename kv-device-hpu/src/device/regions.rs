@@ -49,7 +49,8 @@ impl Addresses {
                 ));
             }
             let end = address.checked_add(*len);
-            let inside = |range: &Range<u64>| *address >= range.start && end.is_some_and(|end| end <= range.end);
+            let inside =
+                |range: &Range<u64>| *address >= range.start && end.is_some_and(|end| end <= range.end);
             if *len == 0 || !self.ranges.iter().any(inside) {
                 let ranges: Vec<String> = self.ranges.iter().map(|range| format!("{range:#x?}")).collect();
                 return invalid(format!(

@@ -35,8 +35,7 @@ impl HpuRegistered {
     /// Nothing is in flight as far as the host can tell, which of a lost device it cannot.
     fn settled(&self) -> Result<()> {
         if self.session.is_lost() {
-            let message =
-                "the device failed, so nobody knows whether it still writes: keep its memory until the process ends";
+            let message = "the device failed, so nobody knows whether it still writes: keep its memory until the process ends";
             return Err(Error::new(ErrorKind::DeviceLost, &self.session, message));
         }
         Ok(())

@@ -33,16 +33,18 @@ fn meaning(status: Status) -> (ErrorKind, &'static str) {
         Status::OUT_OF_DEVICE_MEMORY | Status::FAILED_TO_ALLOCATE_DEVICE_MEMORY => {
             (ErrorKind::OutOfMemory, "leave more device memory to others than the engine's cache")
         }
-        Status::NO_DEVICE_FOUND | Status::NOT_ENOUGH_DEVICES => {
-            (ErrorKind::Unavailable, "no such device is free: see who holds it (hl-smi), or name another module")
-        }
+        Status::NO_DEVICE_FOUND | Status::NOT_ENOUGH_DEVICES => (
+            ErrorKind::Unavailable,
+            "no such device is free: see who holds it (hl-smi), or name another module",
+        ),
         Status::DEVICE_ALREADY_ACQUIRED => (
             ErrorKind::Unavailable,
             "this process has a device, and can have one: attach to it, or use a process for each device",
         ),
-        Status::FAIL => {
-            (ErrorKind::Vendor, "see the runtime's log (HABANA_LOGS); so answers a process without a device, too")
-        }
+        Status::FAIL => (
+            ErrorKind::Vendor,
+            "see the runtime's log (HABANA_LOGS); so answers a process without a device, too",
+        ),
         Status::OBJECT_NOT_INITIALIZED
         | Status::UNINITIALIZED
         | Status::UNAVAILABLE
@@ -55,9 +57,10 @@ fn meaning(status: Status) -> (ErrorKind, &'static str) {
             ErrorKind::Invalid,
             "host memory that is not wholly inside one mapping: take buffers from this device's allocate_staging",
         ),
-        Status::INVALID_ARGUMENT | Status::INVALID_EVENT_HANDLE | Status::NULL_POINTER => {
-            (ErrorKind::Invalid, "an address or handle that the device does not have: it may belong to a freed object")
-        }
+        Status::INVALID_ARGUMENT | Status::INVALID_EVENT_HANDLE | Status::NULL_POINTER => (
+            ErrorKind::Invalid,
+            "an address or handle that the device does not have: it may belong to a freed object",
+        ),
         Status::TIMEOUT => (ErrorKind::Timeout, "the device is slow or hangs: see hl-smi"),
         _ => (ErrorKind::Vendor, "see the runtime's log (HABANA_LOGS)"),
     }

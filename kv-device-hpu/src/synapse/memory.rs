@@ -117,7 +117,8 @@ impl Drop for DeviceMemory {
     fn drop(&mut self) {
         if !self.session.is_lost() {
             // SAFETY: the address is that of a live allocation, which nobody can name any more; flags are 0.
-            let _ = unsafe { (self.session.symbols().device_free)(self.session.id(), self.region.address, 0) };
+            let _ =
+                unsafe { (self.session.symbols().device_free)(self.session.id(), self.region.address, 0) };
         }
     }
 }

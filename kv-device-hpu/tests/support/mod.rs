@@ -9,9 +9,9 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kv_device::Result;
 use kv_device::dynamic::{Library, LibrarySearch};
 use kv_device::emulation::{Control, own_copy};
-use kv_device::Result;
 use kv_device_hpu::synapse::Selector;
 use kv_device_hpu::{HpuDevice, HpuOptions};
 
