@@ -63,15 +63,14 @@ unsafe impl HostRegion for MappedPages {
 
 impl Drop for MappedPages {
     fn drop(&mut self) {
-        if self.session.is_lost() {
-            return; // the driver keeps its own hold of the pages until the process ends
-        }
+        // Of a lost device the driver keeps its own hold of the pages until the process ends.
         let mut base = self.pages.base().as_ptr();
         if self.session.sabotage().breaks(Break::UnmapInside) {
             base = base.wrapping_add(BUFFER_ALIGNMENT);
         }
+        let unmap = self.session.symbols().host_unmap;
         // SAFETY: this is the base that was mapped; buffers cut from the pages hold a reference to this value, so no copy uses them.
-        let _ = unsafe { (self.session.symbols().host_unmap)(self.session.id(), base.cast_const().cast()) };
+        self.session.give_back(|| unsafe { unmap(self.session.id(), base.cast_const().cast()) });
     }
 }
 
@@ -115,10 +114,8 @@ impl DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        if !self.session.is_lost() {
-            // SAFETY: the address is that of a live allocation, which nobody can name any more; flags are 0.
-            let _ =
-                unsafe { (self.session.symbols().device_free)(self.session.id(), self.region.address, 0) };
-        }
+        let free = self.session.symbols().device_free;
+        // SAFETY: the address is that of a live allocation, which nobody can name any more; flags are 0.
+        self.session.give_back(|| unsafe { free(self.session.id(), self.region.address, 0) });
     }
 }

@@ -139,10 +139,8 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if !self.session.is_lost() {
-            // SAFETY: the handle is of a live stream, and nobody can use it any more.
-            let _ = unsafe { (self.session.symbols().stream_destroy)(self.handle) };
-        }
+        // SAFETY: the handle is of a live stream, and nobody can use it any more; a call that failed has not destroyed it.
+        self.session.give_back(|| unsafe { (self.session.symbols().stream_destroy)(self.handle) });
     }
 }
 
@@ -224,10 +222,8 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        if !self.session.is_lost() {
-            // SAFETY: the handle is of a live event, and nobody can use it any more.
-            let _ = unsafe { (self.session.symbols().event_destroy)(self.handle) };
-        }
+        // SAFETY: the handle is of a live event, and nobody can use it any more; a call that failed has not destroyed it.
+        self.session.give_back(|| unsafe { (self.session.symbols().event_destroy)(self.handle) });
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses some of it")]
 
 pub(crate) mod engine;
+pub(crate) mod rank;
 pub(crate) mod raw;
 
 use std::ffi::OsStr;
