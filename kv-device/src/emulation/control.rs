@@ -120,6 +120,7 @@ impl Machine {
     /// * `leaks`: what was not freed, a line each, or nothing.
     /// * `fail SYMBOL N CODE`: the n-th call from now answers the code and does nothing; `*` is any symbol.
     /// * `lose-device N THOUSANDTHS`: the n-th copy from now makes so much of itself, and the device is lost. `no-faults`: none of these.
+    /// * `fail-device DEVICE`: it is lost now. `reset`: devices work again, without faults, and the log is empty.
     /// * `device-limit BYTES`, `pinned-limit BYTES`: most memory.
     /// * `hold STREAM`, `release STREAM`: delays a stream, or lets it go on.
     /// * `schedule lazy|threads`: for streams that are made afterwards; `queries N`: so many queries of an event see nothing.
@@ -153,6 +154,13 @@ impl Machine {
             ["fail-device", device] => {
                 let device = u32::try_from(number(device)?).map_err(|error| error.to_string())?;
                 self.fail_device(device, Failure::DeviceLost);
+                done()
+            }
+            ["reset"] => {
+                let mut state = self.state();
+                state.failed.clear();
+                state.calls.clear_faults();
+                state.calls.clear_log();
                 done()
             }
             ["no-faults"] => {

@@ -27,7 +27,7 @@ mod work;
 
 pub use calls::Calls;
 pub use control::{CONTROL_SYMBOL, Control, SCRIPT_VARIABLE, serve};
-pub use copies::own_copy;
+pub use copies::{own_copy, own_copy_without};
 pub use machine::Machine;
 pub use memory::{Area, Memory, Pageable, Place, Refused};
 pub use model::{Direction, Model};

@@ -74,6 +74,10 @@ impl Clock {
 
     /// Books a link of a device: not before `earliest`. When the work begins and ends.
     pub(super) fn book(&mut self, device: u32, direction: Direction, earliest: u64, cost: u64) -> (u64, u64) {
+        // A device runs kernels of several streams side by side; a link moves one copy after the other.
+        if direction == Direction::OnDevice {
+            return (earliest, earliest + cost);
+        }
         let free = self.links.entry((device, direction)).or_insert(0);
         let start = earliest.max(*free);
         *free = start + cost;
