@@ -146,6 +146,7 @@ mod pipeline;
 #[expect(unsafe_code, reason = "registration is the one unsafe step of the API")]
 mod register;
 mod request;
+mod rows;
 mod save;
 mod stats;
 

@@ -17,7 +17,7 @@ use crate::engine::flavour::Flavour;
 use crate::engine::shard::Shard;
 use crate::model::ModelChoice;
 use crate::roles::reference;
-use crate::transfer::{self, check_store};
+use crate::transfer::{self, DeviceKind, check_store};
 
 const EXAMPLES: &str = "\
 Example: the model's KV cache goes from three AMD-like ranks to one Gaudi-like rank:
@@ -102,6 +102,9 @@ struct HandOff {
     /// Tensor parallelism: number of rank processes (the models here allow 1, 3 and 9).
     #[arg(long, default_value_t = 1)]
     tp: usize,
+    /// Where the ranks keep their KV.
+    #[arg(long, value_enum, default_value_t = DeviceKind::Host)]
+    device: DeviceKind,
     /// Longest wait for the store, and for the other cluster, in seconds.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
     deadline: u32,
@@ -225,6 +228,7 @@ impl HandOff {
             weights_digest,
             rank,
             tp: self.tp,
+            device: self.device,
             threads: self.question.threads(self.tp),
             tokens: tokens.clone(),
             store: self.store.clone(),
