@@ -77,7 +77,7 @@ fn lost(call: &'static str, answer: Errno) -> Option<Loss> {
 fn temporary(tree: &Arc<Tree>, text: &str) -> Temporary {
     let workers = Workers::new("test".into(), 1, 1, Admission::new(1));
     let temporary = Temporary::create(tree, &Arc::new(workers), PATH).unwrap();
-    super::temporary::write_all(&temporary.file(), text.as_bytes(), 0).unwrap();
+    super::io::write_all(&temporary.file(), text.as_bytes(), 0).unwrap();
     temporary
 }
 
