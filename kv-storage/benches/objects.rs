@@ -38,7 +38,7 @@ impl Scene {
 
     fn stores(&self) -> Vec<(&'static str, Arc<dyn KvStore>)> {
         // Flushing would measure the disk below.
-        let options = PosixOptions::default().fsync(FsyncPolicy::None);
+        let options = PosixOptions::default().fsync(FsyncPolicy::None).format_if_empty(true);
         let posix = self.runtime.block_on(PosixStore::open(self.folder.path(), options)).unwrap();
         vec![("memory", Arc::new(MemoryStore::new())), ("posix, no fsync", Arc::new(posix))]
     }

@@ -33,7 +33,9 @@ fn contents() -> Vec<u8> {
 }
 
 async fn open(root: &Path, engine: IoEngine) -> PosixStore {
-    PosixStore::open(root, PosixOptions::default().sweep_older_than(None).io(engine)).await.unwrap()
+    PosixStore::open(root, PosixOptions::default().sweep_older_than(None).io(engine).format_if_empty(true))
+        .await
+        .unwrap()
 }
 
 async fn publish(store: &PosixStore) {
@@ -46,13 +48,15 @@ async fn publish(store: &PosixStore) {
 //= SEMANTICS.md#engine-choice
 #[tokio::test]
 async fn auto_takes_a_ring_on_a_disk_and_threads_elsewhere_and_says_why() {
-    for root in [std::env::temp_dir(), "/dev/shm".into()] {
-        let both = engines::engines(&root).await.len() == 2;
-        let store = open(&root, IoEngine::Auto).await;
+    for place in [std::env::temp_dir(), "/dev/shm".into()] {
+        let both = engines::engines(&place).await.len() == 2;
+        let folder = tempfile::tempdir_in(place).unwrap();
+        let root = folder.path();
+        let store = open(root, IoEngine::Auto).await;
         let choice = store.io_engine();
         eprintln!("{}: {choice}", root.display());
         let on_disk = std::os::unix::fs::MetadataExt::dev(&root.metadata().unwrap()) > 0xff; // major above 0
-        let insisting = if both { open(&root, IoEngine::IoUring).await.io_engine().direct() } else { false };
+        let insisting = if both { open(root, IoEngine::IoUring).await.io_engine().direct() } else { false };
         let expected = if both && on_disk && insisting { IoEngine::IoUring } else { IoEngine::Threads };
         assert_eq!((choice.asked(), choice.engine()), (IoEngine::Auto, expected), "{choice}");
         assert_eq!(choice.direct(), expected == IoEngine::IoUring);
@@ -65,7 +69,7 @@ async fn auto_takes_a_ring_on_a_disk_and_threads_elsewhere_and_says_why() {
 #[tokio::test]
 async fn a_build_without_rings_refuses_them_by_name() {
     let root = tempfile::tempdir().unwrap();
-    let options = PosixOptions::default().io(IoEngine::IoUring);
+    let options = PosixOptions::default().io(IoEngine::IoUring).format_if_empty(true);
     let error = PosixStore::open(root.path(), options).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("without the feature `io-uring`"), "{error}");
@@ -174,7 +178,7 @@ async fn registered_staging_is_said_and_holds_what_is_read() {
     let pool = StagingPool::new(HugePages::allocate(4 << 20).unwrap(), 1 << 20).unwrap();
     for engine in engines::engines(&std::env::temp_dir()).await {
         let root = tempfile::tempdir().unwrap();
-        let options = PosixOptions::default().io(engine).fixed_buffers(&pool);
+        let options = PosixOptions::default().io(engine).fixed_buffers(&pool).format_if_empty(true);
         let store = PosixStore::open(root.path(), options).await.unwrap();
         let choice = store.io_engine();
         let registered = if engine == IoEngine::IoUring { 4 << 20 } else { 0 };

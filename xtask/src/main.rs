@@ -2,7 +2,8 @@
 //!
 //! `demo` shows the library at work, `test` checks the whole workspace, `tidy` keeps the rules that no compiler keeps, `doc` builds
 //! the documentation as docs.rs does, `bench` measures save and load beside what the machine can do, `fuzz` and `mutants` look for
-//! what the tests have missed, `golden` compares the golden files with what their generators make.
+//! what the tests have missed, `golden` compares the golden files with what their generators make, `nfs-lab`
+//! runs two hosts with an NFS server between them.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -18,6 +19,7 @@ mod fuzz;
 mod golden;
 mod model;
 mod mutants;
+mod nfs_lab;
 mod processes;
 mod python;
 mod steps;
@@ -50,6 +52,7 @@ enum Command {
     Fuzz(fuzz::Options),
     Mutants(mutants::Options),
     Golden(golden::Options),
+    NfsLab(nfs_lab::Options),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Mutants(options) => mutants::run(&options),
         Command::Golden(options) => golden::run(&options),
+        Command::NfsLab(options) => nfs_lab::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -35,6 +35,7 @@ impl Store {
         // A ring moves bytes on a thread of its own, while two of the store's open, publish and wait.
         let threads = if engine == IoEngine::IoUring { 2 * load.threads } else { load.threads };
         let options = PosixOptions::default()
+            .format_if_empty(true)
             .threads(threads)
             .fsync(FsyncPolicy::None)
             .io(engine)

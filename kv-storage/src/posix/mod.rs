@@ -1,25 +1,39 @@
-//! A store on a directory of a local file system.
+//! A store on a directory of a local file system or an NFS mount.
 //!
 //! ```text
-//! <root>/v1/<namespace>/<2 hex>/<key>.<chunk>.<slice>   objects, immutable
-//! <root>/v1/<namespace>/<2 hex>/.kv-tmp.<pid>.<random>  on their way in
-//! <root>/v1/records/<kind>/<2 hex>/<digest>.<part>      records, replaced by rename
-//! <root>/quarantine/                                    objects that failed verification
+//! <root>/kvbridge-store                                        the marker: format, fan-out, modes
+//! <root>/v1/<namespace>/<2 hex>/<key>.<chunk>.<slice>          objects, immutable
+//! <root>/v1/<namespace>/<2 hex>/.kv-tmp.<host>.<pid>.<random>  on their way in
+//! <root>/v1/records/<kind>/<2 hex>/<digest>.<part>             records, replaced by rename
+//! <root>/quarantine/                                           objects that failed verification
 //! ```
+//!
+//! A directory becomes a store by [`format`](PosixStore::format), once; a path that is mistyped or a disk that is not mounted is
+//! refused and not filled.
 //!
 //! **By default every publication is flushed to the device** ([`FsyncPolicy::Durable`]); a cache that may be lost in a power cut
 //! can choose a faster policy, and reads there what it gives up.
 //!
-//! Nothing beneath the root is ever reached through a symbolic link, and only regular files are opened.
+//! Nothing beneath the root is ever reached through a symbolic link, and only regular files are opened, of our own owner (or, in group
+//! mode, of the group) and under no second name.
 
 mod crash;
+mod directories;
+mod fan_out;
+mod files;
+mod format;
 mod io;
+mod lookup;
+mod marker;
+mod mount;
+mod names;
 mod objects;
 mod options;
 mod probe;
 mod publish;
 mod reading;
 mod records;
+mod rights;
 mod sweep;
 mod temporary;
 mod tree;
@@ -36,7 +50,8 @@ use kv_memory::HostBuf;
 pub use crash::CRASH_POINTS;
 use io::Calls;
 pub use io::{IoChoice, IoEngine};
-pub use options::{FsyncPolicy, Modes, PosixOptions};
+pub use mount::{Mount, MountWarning};
+pub use options::{FormatOptions, FsyncPolicy, Modes, PosixOptions};
 use publish::{Mover, PosixUpload};
 use tree::Tree;
 
@@ -58,34 +73,31 @@ pub struct PosixStore {
 }
 
 impl PosixStore {
-    /// Opens the existing directory `root`, tries whether files can be created, linked, read and removed there, and starts a sweep
-    /// of old temporary files in the background.
+    /// Opens the store in the formatted directory `root`, tries whether files can be created, published, read and removed there, and
+    /// starts a sweep of old temporary files in the background.
+    ///
+    /// A full file system opens: it can still be read. So does the store of a group for those of it who may not write there.
     ///
     /// # Errors
-    /// `Invalid` if `root` is no directory, `PermissionDenied` if it cannot be written, `Unsupported` if its file system cannot
-    /// link without replacing, or if the options insist on an I/O engine that cannot be had. A full file system opens: it can still be read.
+    /// `Invalid` if `root` is no directory or was not formatted ([`format`](Self::format)), or for other modes than those of the options;
+    /// `PermissionDenied` if it cannot be written, or could be by others; `Unsupported` for a format of another major version, if
+    /// its file system can neither link nor rename without replacing, and if the options insist on an I/O engine that cannot be had;
+    /// `Backend` for a damaged marker.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn open(root: &Path, options: PosixOptions) -> Result<Self> {
-        let label = format!("posix:{}", root.display());
+        let label = label(root)?;
         let admission = Admission::new(options.stranded_bound);
-        let workers =
-            Arc::new(Workers::new(label.clone(), options.threads, options.queue, admission.clone()));
-        if !root.is_absolute() {
-            let message =
-                "expected an absolute path: what a relative one means changes with the working directory";
-            return Err(Error::new(ErrorKind::Invalid, label, message));
-        }
+        let workers = Arc::new(Workers::new(label, options.threads, options.queue, admission.clone()));
         let path = root.to_owned();
         let (threads, sweep_older_than) = (options.threads.max(1), options.sweep_older_than);
-        let open = move |_: &mut ()| {
-            let tree = Arc::new(Tree::open(&path, &options)?);
-            probe::probe(&tree)?;
+        let open = move |workers: &mut Arc<Workers>| {
+            let tree = Tree::open(&path, &options, workers)?;
             let (engine, choice) = io::choose(&tree, &options)?;
             Ok((tree, engine, choice))
         };
-        let (tree, engine, choice) = workers.run((), open).await.1?;
+        let (tree, engine, choice) = workers.run(Arc::clone(&workers), open).await.1?;
         let calls = Arc::new(Calls::new(tree.to_string(), admission.clone(), engine.depth()));
         if let Some(age) = sweep_older_than {
             let tree = Arc::clone(&tree);
@@ -97,14 +109,41 @@ impl PosixStore {
         Ok(Self { tree, workers, admission, mover, choice: Arc::new(choice), threads })
     }
 
+    /// Makes the existing, empty directory `root` a store, whose marker says what this version does; `false` if it was one already.
+    /// Two processes that format it at once make one store.
+    ///
+    /// The directories of records, and of the namespaces that the options name, are made now.
+    ///
+    /// # Errors
+    /// `Invalid` if `root` is no directory, is not empty, or is a store with other modes; otherwise as [`open`](Self::open), and `NoSpace`.
+    ///
+    /// # Cancel safety
+    /// A dropped call goes on formatting.
+    pub async fn format(root: &Path, options: FormatOptions) -> Result<bool> {
+        let workers = Arc::new(Workers::new(label(root)?, 1, 1, Admission::new(1)));
+        let path = root.to_owned();
+        let format = move |workers: &mut Arc<Workers>| format::format(workers, &path, &options);
+        workers.run(Arc::clone(&workers), format).await.1
+    }
+
     /// The directory.
     pub fn root(&self) -> &Path {
         self.tree.path()
     }
 
-    /// Whether the directory is on a network file system, for which this store does not yet know the rules of attribute caches.
+    /// Whether the directory is on a network file system.
     pub fn is_network(&self) -> bool {
         self.tree.network()
+    }
+
+    /// The mount that the directory is on, as it was when the store was opened; `None` where `/proc` is not mounted.
+    pub fn mount(&self) -> Option<&Mount> {
+        self.tree.mount.as_ref()
+    }
+
+    /// What the mount's options cost or endanger, and what to change; print them where an operator looks.
+    pub fn warnings(&self) -> Vec<MountWarning> {
+        self.tree.mount.as_ref().map(Mount::warnings).unwrap_or_default()
     }
 
     /// What moves the bytes of objects here, and why that.
@@ -139,6 +178,16 @@ impl PosixStore {
         let (_, result) = self.workers.run(held, move |(tree, workers)| work(tree, workers)).await;
         result
     }
+}
+
+/// What errors call the store.
+fn label(root: &Path) -> Result<String> {
+    let label = format!("posix:{}", root.display());
+    if root.is_absolute() {
+        return Ok(label);
+    }
+    let message = "expected an absolute path: what a relative one means changes with the working directory";
+    Err(Error::new(ErrorKind::Invalid, label, message))
 }
 
 impl fmt::Display for PosixStore {

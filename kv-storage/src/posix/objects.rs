@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use kv_format::{NamespaceDigest, ObjectName};
-use rustix::fs::{AtFlags, Dir, FileType, linkat, renameat};
+use rustix::fs::{AtFlags, Dir, FileType, RenameFlags, Stat, linkat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::io::{Direction, Engine};
@@ -16,7 +16,7 @@ use crate::parts::Stream;
 use crate::{ByteRange, ObjectMeta, ReadPart, Result, Version};
 
 /// Where objects go that failed verification, beside `v1`.
-const QUARANTINE: &str = "quarantine";
+pub(super) const QUARANTINE: &str = "quarantine";
 
 impl Tree {
     /// Fills every part from one open file, as many at a time as the engine likes. A file that another host deletes under the reader
@@ -65,28 +65,18 @@ impl Tree {
 
     fn open_object(&self, engine: &dyn Engine, name: &ObjectName) -> Result<Option<OpenObject>> {
         let path = name.to_string();
-        let (parent, file_name) = split(&path);
-        let Some(directory) = self.directory(parent)? else {
-            return Ok(None);
-        };
-        let Some((file, stat)) = self.file(&directory, file_name, &path)? else { return Ok(None) };
+        let Some((file, stat)) = self.open_file(&path)? else { return Ok(None) };
         let file = match engine.open(Arc::new(file), Direction::Read) {
             Ok(file) => Arc::new(file),
             Err(Errno::STALE) => return Ok(None),
             Err(errno) => return Err(self.error("open for reading", &path, errno)),
         };
-        let meta = ObjectMeta { name: *name, len: len_of(&stat), version: version_of(&stat) };
-        Ok(Some(OpenObject { file, meta }))
+        Ok(Some(OpenObject { file, meta: meta_of(name, &stat) }))
     }
 
+    /// Opens it, since a network file system may answer anything less from memory.
     pub(super) fn head_object(&self, name: &ObjectName) -> Result<Option<ObjectMeta>> {
-        let path = name.to_string();
-        let (parent, file_name) = split(&path);
-        let Some(directory) = self.directory(parent)? else {
-            return Ok(None);
-        };
-        let stat = self.examine(&directory, file_name, &path)?;
-        Ok(stat.map(|stat| ObjectMeta { name: *name, len: len_of(&stat), version: version_of(&stat) }))
+        Ok(self.open_file(&name.to_string())?.map(|(_, stat)| meta_of(name, &stat)))
     }
 
     /// Reads one fan-out directory after another, in the order of the names, until `limit` objects are found.
@@ -123,7 +113,7 @@ impl Tree {
                     // What is deleted meanwhile is skipped, and so is what an intruder put there: reading it says why.
                     let stat = self.stat(&directory, file_name, &path)?;
                     if let Some(stat) = stat.filter(|stat| type_of(stat) == FileType::RegularFile) {
-                        found.push(ObjectMeta { name, len: len_of(&stat), version: version_of(&stat) });
+                        found.push(meta_of(&name, &stat));
                     }
                 }
                 if complete || found.len() >= limit {
@@ -195,12 +185,15 @@ impl Tree {
         let quarantine = self.ensure_directory(QUARANTINE)?;
         let random = self.environment.entropy.next_u64();
         let place = format!("{}.{file_name}.{random:016x}", name.namespace);
-        match retry_on_intr(|| renameat(&directory, file_name, &quarantine, &place)) {
+        let renamed = self.names.rename((&directory, file_name), (&quarantine, &place), RenameFlags::empty());
+        let moved = self.examine(&quarantine, &place, &format!("{QUARANTINE}/{place}"))?;
+        match renamed {
             Ok(()) => {}
+            // Nobody else knows the place: the file there is the one that we moved, and the answer was lost.
+            Err(_) if moved.is_some() => {}
             Err(Errno::NOENT | Errno::STALE) => return Ok(false),
             Err(errno) => return Err(self.error("quarantine", &path, errno)),
         }
-        let moved = self.examine(&quarantine, &place, &format!("{QUARANTINE}/{place}"))?;
         if moved.is_some_and(|stat| version_of(&stat) != *version) {
             // Between the check and the move another object took the name: it goes back, unless a third one came.
             let back = retry_on_intr(|| linkat(&quarantine, &place, &directory, file_name, AtFlags::empty()));
@@ -209,8 +202,13 @@ impl Tree {
                 Err(errno) => Err(self.error("put back", &path, errno)),
             };
         }
+        self.mark_as_moved(&quarantine, &place);
         self.sync_directory(&directory)
             .map_err(|errno| self.error("flush the directory of", &path, errno))?;
         Ok(true)
     }
+}
+
+fn meta_of(name: &ObjectName, stat: &Stat) -> ObjectMeta {
+    ObjectMeta { name: *name, len: len_of(stat), version: version_of(stat) }
 }

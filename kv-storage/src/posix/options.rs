@@ -1,9 +1,12 @@
-//! How a posix store is opened.
+//! How a posix store is formatted and opened.
 
+use std::fmt;
 use std::time::Duration;
 
+use kv_format::NamespaceDigest;
 #[cfg(feature = "io-uring")]
 use kv_memory::StagingPool;
+use serde::{Deserialize, Serialize};
 
 use super::io::IoEngine;
 use crate::env::Environment;
@@ -26,15 +29,60 @@ pub enum FsyncPolicy {
     None,
 }
 
-/// Who may read the store's files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// Who may read the store's files. Chosen when the store is formatted, and kept in its marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Modes {
-    /// Directories 0700, files 0600.
+    /// Directories 0700, files 0600; what another owner put there is refused.
     #[default]
     Private,
-    /// Directories 0750, files 0640: two clusters with different users share through a group.
+    /// Directories 0750, files 0640, all of the root directory's group: one user saves, the users of the group load.
     Group,
+}
+
+impl fmt::Display for Modes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Private => "private",
+            Self::Group => "group",
+        })
+    }
+}
+
+/// Options of [`PosixStore::format`](super::PosixStore::format).
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct FormatOptions {
+    /// Modes of all files and directories. Default [`Private`](Modes::Private).
+    pub modes: Modes,
+    /// Namespaces that will be saved to, where they are known already. The 256 directories of others are made at their first save.
+    pub namespaces: Vec<NamespaceDigest>,
+    /// Time, randomness and crash points.
+    pub environment: Environment,
+}
+
+impl FormatOptions {
+    /// Sets the modes of all files and directories.
+    #[must_use]
+    pub fn modes(mut self, modes: Modes) -> Self {
+        self.modes = modes;
+        self
+    }
+
+    /// Makes the directories of a namespace now.
+    #[must_use]
+    pub fn namespace(mut self, namespace: NamespaceDigest) -> Self {
+        self.namespaces.push(namespace);
+        self
+    }
+
+    /// Sets time, randomness and crash points.
+    #[must_use]
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = environment;
+        self
+    }
 }
 
 /// Options of [`PosixStore::open`](super::PosixStore::open).
@@ -53,8 +101,11 @@ pub struct PosixOptions {
     pub fixed: Option<StagingPool>,
     /// What is flushed before publication. Default [`Durable`](FsyncPolicy::Durable).
     pub fsync: FsyncPolicy,
-    /// Modes of new files and directories. Default [`Private`](Modes::Private).
-    pub modes: Modes,
+    /// The modes that the store must have been formatted with, or `None`, the default: whatever its marker says.
+    pub modes: Option<Modes>,
+    /// Formats the directory, if it is empty, and does not ask for a store that exists: for tests and demonstrations. A mistyped path
+    /// then becomes a store. Default `false`.
+    pub format_if_empty: bool,
     /// Stranded operations at which the store is marked down. Default 64.
     pub stranded_bound: usize,
     /// Temporary files of this age are removed in the background at open: their processes are long dead. `None`: no sweep.
@@ -73,7 +124,8 @@ impl Default for PosixOptions {
             #[cfg(feature = "io-uring")]
             fixed: None,
             fsync: FsyncPolicy::default(),
-            modes: Modes::default(),
+            modes: None,
+            format_if_empty: false,
             stranded_bound: DEFAULT_STRANDED_BOUND,
             sweep_older_than: Some(Duration::from_secs(24 * 60 * 60)),
             environment: Environment::default(),
@@ -120,10 +172,17 @@ impl PosixOptions {
         self
     }
 
-    /// Sets the modes of new files and directories.
+    /// Refuses a store that was formatted with other modes.
     #[must_use]
     pub fn modes(mut self, modes: Modes) -> Self {
-        self.modes = modes;
+        self.modes = Some(modes);
+        self
+    }
+
+    /// Sets whether an empty directory is formatted.
+    #[must_use]
+    pub fn format_if_empty(mut self, format: bool) -> Self {
+        self.format_if_empty = format;
         self
     }
 

@@ -39,7 +39,7 @@ impl OpenObject {
             Ok(true) => Ok(Reading::Filled),
             // Published objects never shrink: somebody else truncated it.
             Ok(false) => Err(out_of_range(tree, name, (offset, len), self.meta.len).with_source(Errno::IO)),
-            Err(Errno::STALE) => Ok(Reading::Stale),
+            Err(errno) if tree.is_lost(errno) => Ok(Reading::Stale),
             Err(errno) => Err(tree.error("read", &name.to_string(), errno)),
         }
     }

@@ -9,7 +9,9 @@ use kv_storage::{ErrorKind, PosixOptions, PosixStore};
 /// environment that is a failure.
 pub(crate) async fn engines(root: &Path) -> Vec<IoEngine> {
     let mut engines = vec![IoEngine::Threads];
-    match PosixStore::open(root, PosixOptions::default().sweep_older_than(None).io(IoEngine::IoUring)).await {
+    let folder = tempfile::tempdir_in(root).unwrap();
+    let options = PosixOptions::default().io(IoEngine::IoUring).format_if_empty(true);
+    match PosixStore::open(folder.path(), options).await {
         Ok(store) => {
             eprintln!("{}", store.io_engine());
             engines.push(IoEngine::IoUring);

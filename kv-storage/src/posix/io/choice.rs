@@ -127,10 +127,11 @@ fn choose_with(
 #[cfg(feature = "io-uring")]
 mod tests {
     use super::*;
+    use crate::posix::Modes;
 
-    #[expect(clippy::unwrap_used, reason = "the functions that tests share are test code too")]
     fn tree(root: &std::path::Path) -> Tree {
-        Tree::open(root, &PosixOptions::default()).unwrap()
+        let options = PosixOptions::default();
+        Tree::bare(root, options.fsync, Modes::Private, &options.environment).unwrap()
     }
 
     fn asked(engine: IoEngine) -> PosixOptions {

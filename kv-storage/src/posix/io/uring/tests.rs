@@ -102,7 +102,7 @@ async fn the_ring_keeps_a_dropped_callers_buffer_until_the_kernel_lets_go() {
         let mut call = pin!(calls.run(&rings, reading(&file, pool.acquire().await)));
         assert!(is_pending(call.as_mut()));
     }
-    assert_eq!(admission.health(), StoreHealth { in_flight: 0, stranded: 1, down: false });
+    assert_eq!(admission.health(), StoreHealth { in_flight: 0, stranded: 1, down: false, reason: None });
     assert_eq!(pool.usage().bytes_lent, 1 << 20, "the buffer is free, and the kernel has it");
 
     // The stranded call does not take the only place from the next; at the bound, calls fail at once.
