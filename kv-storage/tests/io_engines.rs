@@ -48,13 +48,15 @@ async fn publish(store: &PosixStore) {
 //= SEMANTICS.md#engine-choice
 #[tokio::test]
 async fn auto_takes_a_ring_on_a_disk_and_threads_elsewhere_and_says_why() {
-    for root in [std::env::temp_dir(), "/dev/shm".into()] {
-        let both = engines::engines(&root).await.len() == 2;
-        let store = open(&root, IoEngine::Auto).await;
+    for place in [std::env::temp_dir(), "/dev/shm".into()] {
+        let both = engines::engines(&place).await.len() == 2;
+        let folder = tempfile::tempdir_in(place).unwrap();
+        let root = folder.path();
+        let store = open(root, IoEngine::Auto).await;
         let choice = store.io_engine();
         eprintln!("{}: {choice}", root.display());
         let on_disk = std::os::unix::fs::MetadataExt::dev(&root.metadata().unwrap()) > 0xff; // major above 0
-        let insisting = if both { open(&root, IoEngine::IoUring).await.io_engine().direct() } else { false };
+        let insisting = if both { open(root, IoEngine::IoUring).await.io_engine().direct() } else { false };
         let expected = if both && on_disk && insisting { IoEngine::IoUring } else { IoEngine::Threads };
         assert_eq!((choice.asked(), choice.engine()), (IoEngine::Auto, expected), "{choice}");
         assert_eq!(choice.direct(), expected == IoEngine::IoUring);

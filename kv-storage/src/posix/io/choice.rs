@@ -129,7 +129,6 @@ mod tests {
     use super::*;
     use crate::posix::Modes;
 
-    #[expect(clippy::unwrap_used, reason = "the functions that tests share are test code too")]
     fn tree(root: &std::path::Path) -> Tree {
         let options = PosixOptions::default();
         Tree::bare(root, options.fsync, Modes::Private, &options.environment).unwrap()
