@@ -10,7 +10,7 @@ use crate::{Error, ErrorKind, KvStore, MemoryStore, NullStore, Result};
 /// |---|---|
 /// | `memory://` | a new, empty [`MemoryStore`] |
 /// | `null://` | [`NullStore`] |
-/// | `file:///absolute/path` | `PosixStore` with its default options in that directory, which [`format`] has made a store (feature `posix`); the path is taken as it stands, without percent escapes |
+/// | `file:///absolute/path` | `PosixStore` with its default options in that directory, which [`format()`] has made a store (feature `posix`); the path is taken as it stands, without percent escapes |
 ///
 /// # Errors
 /// `Invalid` for a URL that names no store: the message says what was expected; otherwise as the store's own `open`.
