@@ -25,6 +25,15 @@ const ROOT: &str = "KV_TEST_CRASH_ROOT";
 const ROUNDS: &str = "KV_SOAK_ROUNDS";
 const COUNT: u32 = 2 * CHUNK + 3;
 
+/// A new directory, in memory where there is a tmpfs: kill -9 takes nothing from the page cache, so a disk would show no more. The
+/// soak has a place of its own.
+fn folder() -> tempfile::TempDir {
+    match std::env::var(ROUNDS) {
+        Ok(_) => tempfile::tempdir().unwrap(),
+        Err(_) => tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap(),
+    }
+}
+
 /// Kills the process the `after`-th time it passes a point.
 #[derive(Debug)]
 struct KillAt {
@@ -93,7 +102,7 @@ fn kill_at_each(points: &[CrashPoint]) {
         if after > 1 && once {
             continue;
         }
-        let root = tempfile::tempdir().unwrap();
+        let root = folder();
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "dying_producer", "--ignored", "--nocapture"])
             .env(CRASH_AT, point.0)

@@ -12,7 +12,7 @@ use crate::{GateOptions, HealthGate, PosixOptions, PosixStore};
 /// |---|---|
 /// | `memory://` | a new, empty [`MemoryStore`] |
 /// | `null://` | [`NullStore`] |
-/// | `file:///absolute/path` | `PosixStore` with its default options in that directory, which [`format`] has made a store (feature `posix`), behind a [`HealthGate`](crate::HealthGate) with its defaults; the path is taken as it stands, without percent escapes |
+/// | `file:///absolute/path` | `PosixStore` with its default options in that directory, which [`format()`] has made a store (feature `posix`), behind a [`HealthGate`](crate::HealthGate) with its defaults; the path is taken as it stands, without percent escapes |
 ///
 /// # Errors
 /// `Invalid` for a URL that names no store: the message says what was expected; `Unavailable` for a directory that does not answer

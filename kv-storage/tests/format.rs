@@ -11,6 +11,11 @@ use kv_storage::{ErrorKind, FormatOptions, KvStore, PosixOptions, PosixStore, Pu
 
 const MARKER: &str = "kvbridge-store";
 
+/// A new directory, in memory where there is a tmpfs: a disk takes a tenth of a second for the 256 directories of a namespace.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 fn namespace(n: u8) -> NamespaceDigest {
     NamespaceDigest([n; 32])
 }
@@ -45,7 +50,7 @@ fn plain() -> PosixOptions {
 //= SEMANTICS.md#posix-format
 #[tokio::test]
 async fn a_directory_that_nobody_formatted_is_refused_and_stays_empty() {
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     let error = PosixStore::open(root.path(), plain()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     let advice = format!("kv_storage::format(\"file://{}\")", root.path().display());
@@ -59,7 +64,7 @@ async fn a_directory_that_nobody_formatted_is_refused_and_stays_empty() {
 //= SEMANTICS.md#posix-format-twice
 #[tokio::test(flavor = "multi_thread")]
 async fn formatting_twice_is_harmless_and_so_are_many_at_once() {
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     let format = || {
         let path = root.path().to_owned();
         tokio::spawn(async move {
@@ -95,7 +100,7 @@ async fn formatting_twice_is_harmless_and_so_are_many_at_once() {
 //= SEMANTICS.md#posix-fan-out
 #[tokio::test]
 async fn the_fan_out_is_made_when_it_is_known_and_whole_at_the_first_save() {
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     PosixStore::format(root.path(), FormatOptions::default().namespace(namespace(1))).await.unwrap();
     for made in ["records/request".to_owned(), namespace(1).to_string()] {
         assert_eq!(names(&root.path().join("v1").join(&made)), all_two_digits(), "{made}");
@@ -124,7 +129,7 @@ async fn only_an_empty_directory_is_formatted() {
         ("quarantine", true, false),
     ] {
         for explicit in [false, true] {
-            let root = tempfile::tempdir().unwrap();
+            let root = folder();
             let path = root.path().join(stranger);
             std::fs::create_dir(&path).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
@@ -165,7 +170,7 @@ async fn a_marker_that_is_not_ours_to_read_is_refused() {
         (&long, ErrorKind::Backend, "found 5037 bytes"),
     ];
     for (text, kind, words) in cases {
-        let root = tempfile::tempdir().unwrap();
+        let root = folder();
         std::fs::write(root.path().join(MARKER), text).unwrap();
         for error in [
             PosixStore::open(root.path(), plain()).await.map(drop).unwrap_err(),
@@ -184,7 +189,7 @@ async fn a_marker_that_is_not_ours_to_read_is_refused() {
 //= SEMANTICS.md#posix-marker
 #[tokio::test]
 async fn the_marker_is_text_and_a_later_minor_version_may_add_to_it() {
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     PosixStore::format(root.path(), FormatOptions::default()).await.unwrap();
     let text = std::fs::read_to_string(root.path().join(MARKER)).unwrap();
     let expected = concat!(
@@ -202,7 +207,7 @@ async fn the_marker_is_text_and_a_later_minor_version_may_add_to_it() {
 async fn the_modes_are_the_markers_and_others_are_refused() {
     for (made, other, mode) in [(Modes::Private, Modes::Group, 0o700), (Modes::Group, Modes::Private, 0o750)]
     {
-        let root = tempfile::tempdir().unwrap();
+        let root = folder();
         PosixStore::format(root.path(), FormatOptions::default().modes(made)).await.unwrap();
         for error in [
             PosixStore::open(root.path(), plain().modes(other)).await.map(drop).unwrap_err(),

@@ -10,6 +10,11 @@ use kv_storage::env::{Entropy, Environment};
 use kv_storage::posix::FsyncPolicy;
 use kv_storage::{ErrorKind, KvStore, PosixOptions, PosixStore, Publication, ReadPart};
 
+/// A new directory, in memory where there is a tmpfs: a disk takes a tenth of a second for the 256 directories of a namespace.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 fn name(n: u8) -> ObjectName {
     ObjectName { namespace: NamespaceDigest([1; 32]), key: ChunkKey([n; 32]), chunk_index: 0, slice: 0 }
 }
@@ -34,7 +39,7 @@ fn beside(root: &Path, name: &ObjectName) -> Vec<PathBuf> {
 //= SEMANTICS.md#posix-delete-unflushed
 #[tokio::test]
 async fn durable_flushes_file_and_directory_of_every_publication() {
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     let store = open(root.path(), FsyncPolicy::default()).await;
     publish(&store, &name(1)).await; // makes the directories
     let before = store.flushes();
@@ -65,7 +70,7 @@ impl NextChunk for ObjectName {
 //= SEMANTICS.md#posix-durable-above
 #[tokio::test]
 async fn the_directories_above_are_flushed_once_by_every_process() {
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     let maker = open(root.path(), FsyncPolicy::default()).await;
     publish(&maker, &name(1)).await;
     // Another process's: the maker may not have come to its flush yet when these directories are seen.
@@ -85,7 +90,7 @@ async fn the_directories_above_are_flushed_once_by_every_process() {
 #[tokio::test]
 async fn the_other_policies_flush_nothing_on_a_local_file_system() {
     for policy in [FsyncPolicy::CloseToOpen, FsyncPolicy::None] {
-        let root = tempfile::tempdir().unwrap();
+        let root = folder();
         let store = open(root.path(), policy).await;
         assert!(!store.is_network(), "this test needs a local temporary directory");
         publish(&store, &name(1)).await;
@@ -97,7 +102,7 @@ async fn the_other_policies_flush_nothing_on_a_local_file_system() {
 //= SEMANTICS.md#posix-dropped-upload
 #[tokio::test]
 async fn a_dropped_upload_takes_its_temporary_file_with_it() {
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     let store = open(root.path(), FsyncPolicy::None).await;
     let upload = store.begin(&name(1), 4).await.unwrap();
     upload.write(0, HostBuf::copy_of(b"body").unwrap()).await.1.unwrap();
@@ -115,7 +120,7 @@ async fn a_dropped_upload_takes_its_temporary_file_with_it() {
 
 #[tokio::test]
 async fn an_upload_that_outlives_its_store_still_cleans_up() {
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     let store = open(root.path(), FsyncPolicy::None).await;
     let other = store.clone();
     let upload = store.begin(&name(1), 4).await.unwrap();
@@ -128,7 +133,7 @@ async fn an_upload_that_outlives_its_store_still_cleans_up() {
 //= SEMANTICS.md#posix-list-skips
 #[tokio::test]
 async fn listings_skip_what_is_no_object() {
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     let store = open(root.path(), FsyncPolicy::None).await;
     publish(&store, &name(1)).await;
     let path = root.path().join(name(1).to_string());
@@ -151,7 +156,7 @@ async fn listings_skip_what_is_no_object() {
 //= SEMANTICS.md#posix-quarantine
 #[tokio::test]
 async fn a_quarantined_object_is_kept_beside_the_store() {
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     let store = open(root.path(), FsyncPolicy::Durable).await;
     for _ in 0..2 {
         publish(&store, &name(1)).await;
@@ -172,7 +177,7 @@ async fn a_quarantined_object_is_kept_beside_the_store() {
 #[tokio::test]
 async fn versions_differ_even_where_the_file_system_reuses_inodes() {
     use std::os::unix::fs::MetadataExt;
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     let store = open(root.path(), FsyncPolicy::None).await;
     let (mut versions, mut inodes) = (std::collections::HashSet::new(), std::collections::HashSet::new());
     for round in 0..200 {
@@ -200,7 +205,7 @@ impl Entropy for Fixed {
 #[tokio::test]
 async fn the_nanoseconds_of_a_publication_are_random() {
     use std::os::unix::fs::MetadataExt;
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     for (n, random, nanoseconds) in [(1, 123_456_789, 123_456_789), (2, u64::MAX, 709_551_615)] {
         let environment =
             Environment { entropy: std::sync::Arc::new(Fixed(random)), ..Environment::default() };
@@ -215,7 +220,7 @@ async fn the_nanoseconds_of_a_publication_are_random() {
 //= SEMANTICS.md#posix-truncated
 #[tokio::test]
 async fn a_file_that_somebody_truncated_is_out_of_range_and_no_short_read() {
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     let store = open(root.path(), FsyncPolicy::None).await;
     publish(&store, &name(1)).await;
     let file = std::fs::File::options().write(true).open(root.path().join(name(1).to_string()));
@@ -230,7 +235,7 @@ async fn a_file_that_somebody_truncated_is_out_of_range_and_no_short_read() {
 //= SEMANTICS.md#posix-over-long
 #[tokio::test]
 async fn a_file_that_somebody_lengthened_says_so() {
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     let store = open(root.path(), FsyncPolicy::None).await;
     publish(&store, &name(1)).await;
     let file = std::fs::File::options().write(true).open(root.path().join(name(1).to_string()));
@@ -244,7 +249,7 @@ async fn a_file_that_somebody_lengthened_says_so() {
 //= SEMANTICS.md#posix-temporary-names
 #[tokio::test]
 async fn a_temporary_file_says_whose_it_is() {
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     let store = open(root.path(), FsyncPolicy::None).await;
     let first = store.begin(&name(1), 4).await.unwrap();
     let second = store.begin(&name(1), 4).await.unwrap();
@@ -269,7 +274,7 @@ async fn a_temporary_file_says_whose_it_is() {
 //= SEMANTICS.md#posix-sweeps
 #[tokio::test(flavor = "multi_thread")]
 async fn sweeps_at_once_beside_writers_harm_nobody() {
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     let store = open(root.path(), FsyncPolicy::None).await;
     publish(&store, &name(1)).await;
     let directory = root.path().join(name(1).to_string()).parent().unwrap().to_owned();
@@ -312,7 +317,7 @@ async fn sweeps_at_once_beside_writers_harm_nobody() {
 
 #[tokio::test]
 async fn a_store_sweeps_the_dead_at_open_and_spares_the_living() {
-    let root = tempfile::tempdir().unwrap();
+    let root = folder();
     let store = open(root.path(), FsyncPolicy::None).await;
     let living = store.begin(&name(1), 4).await.unwrap();
     let directory = beside(root.path(), &name(1))[0].parent().unwrap().to_owned();
