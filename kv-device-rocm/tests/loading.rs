@@ -6,9 +6,9 @@ mod support;
 use std::error::Error as _;
 
 use kv_device::dynamic::Missing;
-use kv_device::emulation::own_copy_without;
+use kv_device::emulation::{SCRIPT_VARIABLE, own_copy_without};
 use kv_device::{Device as _, DeviceRegion, Error, ErrorKind, conformance::Engine as _};
-use kv_device_rocm::{RocmDevice, RocmOptions, Runtime, Vendor, VendorError};
+use kv_device_rocm::{HIP_VARIABLE, RocmDevice, RocmOptions, Runtime, Vendor, VendorError};
 use support::{FakeHip, fake_file};
 
 fn vendor(error: &Error) -> &VendorError {
@@ -92,6 +92,29 @@ fn a_device_says_what_it_is() {
     assert_eq!((device.info().kind.as_str(), device.info().ordinal), ("rocm", 1));
     let runtime = Runtime::open_file(Vendor::Hip, &fake.file).unwrap();
     assert_eq!(runtime.device_count().unwrap(), 2);
+}
+
+/// What an operator sees, in a process of its own that finds the runtime, and how it is to be, in the environment.
+#[test]
+fn device_info_lists_the_devices_or_says_why_not() {
+    let program = fake_file().with_file_name("device_info");
+    let run = |library: &std::path::Path, script: &str| {
+        let mut command = std::process::Command::new(&program);
+        command.env(HIP_VARIABLE, library).env(SCRIPT_VARIABLE, script);
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(text).unwrap())
+    };
+    let (success, text) = run(&fake_file(), "set devices 3; set hip-version 60300000");
+    assert!(
+        success && text.starts_with("HIP 6.3.0, driver 60300000 (") && text.contains("3 devices"),
+        "{text}"
+    );
+    assert!(text.contains("rocm:2: AMD Instinct MI300X (emulated) (gfx942)"), "{text}");
+    let (success, text) = run(&fake_file(), "set devices 0");
+    assert!(!success && text.contains("sees no device") && text.contains("/dev/kfd"), "{text}");
+    let (success, text) = run(std::path::Path::new("/absent.so"), "");
+    assert!(!success && text.contains("/absent.so") && text.contains(HIP_VARIABLE), "{text}");
 }
 
 #[test]

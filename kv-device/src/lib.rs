@@ -123,7 +123,7 @@
 //!
 //! Registering memory is the one `unsafe` step of a user, with the contract at [`Device::register`]. In this crate unsafe code maps
 //! the memory of the host device (`src/twice.rs`, `src/host/memory.rs`), loads libraries (`src/dynamic`) and emulates a device's memory
-//! (`src/emulation/memory.rs`); all else is safe, copies included.
+//! (`src/emulation`); all else is safe, copies included.
 #![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -2,7 +2,8 @@
 //!
 //! `demo` shows the library at work, `test` checks the whole workspace, `tidy` keeps the rules that no compiler keeps, `doc` builds
 //! the documentation as docs.rs does, `bench` measures save and load beside what the machine can do, `fuzz` and `mutants` look for
-//! what the tests have missed, `golden` compares the golden files with what their generators make.
+//! what the tests have missed, `golden` compares the golden files with what their generators make, `kernels` builds the code objects of
+//! the ROCm kernels.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -16,6 +17,7 @@ mod demo;
 mod doc;
 mod fuzz;
 mod golden;
+mod kernels;
 mod model;
 mod mutants;
 mod processes;
@@ -50,6 +52,7 @@ enum Command {
     Fuzz(fuzz::Options),
     Mutants(mutants::Options),
     Golden(golden::Options),
+    Kernels(kernels::Options),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Mutants(options) => mutants::run(&options),
         Command::Golden(options) => golden::run(&options),
+        Command::Kernels(options) => kernels::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

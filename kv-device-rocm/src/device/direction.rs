@@ -201,7 +201,7 @@ impl State {
         // A free one that is too small is replaced, so that there are never more than transfers under way.
         drop(self.slots.pop());
         let room = bytes.next_power_of_two().max(SMALLEST_TABLES);
-        Ok(Slot { tables: PinnedRegion::allocate(hip, room, true)?, end: Event::create(hip)? })
+        Ok(Slot { tables: PinnedRegion::allocate(hip, room)?, end: Event::create(hip)? })
     }
 
     /// Makes the dense buffer at least so long.

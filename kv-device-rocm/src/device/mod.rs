@@ -162,7 +162,7 @@ impl Device for RocmDevice {
             })?;
             return Ok(Box::new(pages));
         }
-        Ok(Box::new(PinnedRegion::allocate(hip, bytes, false)?))
+        Ok(Box::new(PinnedRegion::allocate(hip, bytes)?))
     }
 
     #[expect(unsafe_code, reason = "implements the contract")]

@@ -64,10 +64,13 @@ unsafe impl Send for PinnedRegion {}
 unsafe impl Sync for PinnedRegion {}
 
 impl PinnedRegion {
-    /// Allocates zeroed pinned memory. `cached` lets the device cache it between the start and the end of a kernel.
-    pub(crate) fn allocate(hip: &Arc<Hip>, len: usize, cached: bool) -> Result<Self> {
+    /// Allocates zeroed pinned memory.
+    ///
+    /// It is coherent, the tables of transfers too: what the device may cache is seen anew at the start of a kernel only if the runtime
+    /// chooses a fence of the system's scope, and stale tables would move wrong bytes without a word.
+    pub(crate) fn allocate(hip: &Arc<Hip>, len: usize) -> Result<Self> {
         let _current = hip.current()?;
-        let flags = sys::HOST_PORTABLE | sys::HOST_MAPPED | if cached { sys::HOST_NON_COHERENT } else { 0 };
+        let flags = sys::HOST_PORTABLE | sys::HOST_MAPPED;
         let mut pointer = ptr::null_mut();
         // SAFETY: "Allocates device accessible page locked (pinned) host memory": writes a pointer that outlives the call.
         let code = unsafe { (hip.table.host_malloc)(&raw mut pointer, len.max(1), flags) };

@@ -104,10 +104,23 @@ impl Runtime {
                 Err(Error::new(ErrorKind::Unavailable, self.vendor.device(), message))
             }
             _ => {
-                let error = self.error("GetDeviceCount", code);
+                let call = match self.vendor {
+                    Vendor::Hip => "hipGetDeviceCount",
+                    Vendor::Cuda => "cudaGetDeviceCount",
+                };
+                let error = self.error(call, code);
                 Err(error.about(self.vendor.device(), &format!("{} sees no device", self.describe())))
             }
         }
+    }
+
+    /// Compiles the gather and scatter kernels for a processor ("gfx90a") by the runtime's own compiler: what opening a device does
+    /// for which no code object is committed. It needs no device.
+    ///
+    /// # Errors
+    /// `Unavailable` without a compiler; `Unsupported` for a processor that it does not know, with its words.
+    pub fn compile_kernels(&self, arch: &str) -> Result<Vec<u8>> {
+        super::rtc::compile(self, self.vendor.device(), crate::kernel::SOURCE, arch)
     }
 
     /// The library, and its versions.

@@ -27,8 +27,6 @@ pub(crate) const EVENT_DISABLE_TIMING: c_uint = 2;
 pub(crate) const HOST_PORTABLE: c_uint = 1;
 /// `hipHostMallocMapped`: kernels may read it.
 pub(crate) const HOST_MAPPED: c_uint = 2;
-/// `hipHostMallocNonCoherent`: the device may cache it between the start and the end of a kernel.
-pub(crate) const HOST_NON_COHERENT: c_uint = 0x8000_0000;
 
 /// `hipMemoryTypeDevice` since 6.0.
 pub(crate) const MEMORY_DEVICE: c_int = 2;

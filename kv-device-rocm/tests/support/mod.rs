@@ -159,9 +159,10 @@ impl OwnStream {
 
     /// A write that an engine queues.
     pub(crate) fn fill(&self, region: DeviceRegion, value: u8) -> Result<()> {
-        let to = region.address as usize as *mut c_void;
+        let to = pointer(region.address);
+        let len = usize::try_from(region.len).unwrap();
         // SAFETY: a live region of the device, and a live stream.
-        check(unsafe { (self.calls.memset)(to, i32::from(value), region.len as usize, self.raw) })
+        check(unsafe { (self.calls.memset)(to, i32::from(value), len, self.raw) })
     }
 
     pub(crate) fn fence(&self, device: &RocmDevice) -> Result<Arc<RocmFence>> {
@@ -214,7 +215,7 @@ struct Memory {
 
 impl Memory {
     fn at(&self, offset: usize) -> *mut c_void {
-        (self.region.address as usize + offset) as *mut c_void
+        pointer(self.region.address + offset as u64)
     }
 }
 
@@ -256,6 +257,11 @@ impl EngineFence for Signal {
     fn signal(&self) {
         drop(self.stream.hold(false));
     }
+}
+
+/// An address of the device as C has it.
+fn pointer(address: u64) -> *mut c_void {
+    std::ptr::with_exposed_provenance_mut(usize::try_from(address).unwrap())
 }
 
 pub(crate) fn check(code: c_int) -> Result<()> {

@@ -4,6 +4,7 @@ mod checks;
 mod features;
 mod instructions;
 mod interop;
+mod vendor;
 
 use crate::processes::{Interrupted, Processes, Stdout};
 use crate::table::Table;
@@ -54,7 +55,7 @@ struct Step {
     run: fn(&Bench) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 13] = [
     Step::plain("fmt", "rustfmt changes nothing", checks::fmt),
     Step::plain("clippy", "no lint fires in any crate, test or example", checks::clippy),
     Step::plain("tests", "all tests, by cargo-nextest where it is installed", checks::tests),
@@ -82,6 +83,20 @@ const STEPS: [Step; 11] = [
         optional: true,
         dear: false,
         run: instructions::run,
+    },
+    Step {
+        name: "hip",
+        about: "the real HIP library without a device, its compiler, and CUDA's runtime (needs libamdhip64-5 and python3-pip)",
+        optional: true,
+        dear: false,
+        run: vendor::hip,
+    },
+    Step {
+        name: "clang19",
+        about: "the ROCm kernels compile to the committed code objects (needs clang-19 and lld-19)",
+        optional: true,
+        dear: false,
+        run: vendor::clang19,
     },
     Step {
         name: "model",
@@ -227,7 +242,7 @@ mod tests {
         assert_eq!(optional_step_named("model").unwrap().name, "model");
         assert_eq!(
             optional_step_named("fmt").unwrap_err(),
-            "the optional steps are deny, interop, instructions, model"
+            "the optional steps are deny, interop, instructions, hip, clang19, model"
         );
         assert!(optional_step_named("gpu").is_err());
     }

@@ -32,9 +32,20 @@ const ALLOWED: &[(&str, &str)] = &[
     ("kv-device/src/null.rs", "implements the unsafe fn"),
     ("kv-device/src/conformance/", "registers made-up engine memory to test any device"),
     ("kv-device/tests/", "calls the unsafe register fn"),
+    ("kv-device-rocm/src/sys/table.rs", "names the types of HIP's functions"),
+    ("kv-device-rocm/src/hip/", "calls HIP, and lends pinned memory out"),
+    (
+        "kv-device-rocm/src/device/",
+        "queues kernels and copies, records events on an engine's stream, implements the unsafe fn",
+    ),
+    ("kv-device-rocm/examples/fake_hip/", "exports HIP's C functions for tests"),
+    ("kv-device-rocm/tests/", "calls the emulated runtime as an engine does, and the unsafe register fn"),
     ("kv-device-hpu/src/sys/table.rs", "resolves the vendor's functions"),
     ("kv-device-hpu/src/synapse/", "calls the vendor's functions"),
-    ("kv-device-hpu/src/device/", "gives copies of registered memory to a stream, and implements the unsafe fn"),
+    (
+        "kv-device-hpu/src/device/",
+        "gives copies of registered memory to a stream, and implements the unsafe fn",
+    ),
     ("kv-device-hpu/examples/fake_synapse/", "exports the vendor's C functions, which take pointers"),
     ("kv-device-hpu/tests/", "calls the C functions, and the unsafe register fn"),
     (
