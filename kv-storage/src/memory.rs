@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Bound;
+use std::ops::{Bound, Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -18,7 +18,7 @@ use crate::{
 /// Objects and records in memory. A clone is another handle to the same objects.
 ///
 /// Nothing is bounded but by memory itself: an object for which there is none is refused with `NoSpace`. Up to 256 MiB of deleted objects
-/// are kept to be used again.
+/// are kept to be used again for objects of the same length.
 ///
 /// ```
 /// use kv_storage::{KvStore, MemoryStore};
@@ -37,14 +37,24 @@ struct Contents {
     records: BTreeMap<RecordName, Record>,
     versions: u64,
     /// Memory of deleted objects, for new ones: fresh pages cost more than copying.
-    spare: Vec<Vec<u8>>,
+    spare: Vec<Body>,
 }
 
 /// Most bytes of deleted objects that are kept for new ones.
 const SPARE_BYTES: usize = 256 << 20;
 
+/// Objects of at least this many bytes have memory of their own in huge pages, which are faster to copy to and from; a smaller one
+/// would waste most of a huge page.
+const HUGE_FROM: usize = 1 << 20;
+
+/// An object's bytes.
+enum Body {
+    Small(Vec<u8>),
+    Large(HostBuf),
+}
+
 struct Stored {
-    bytes: Vec<u8>,
+    bytes: Body,
     version: Version,
 }
 
@@ -54,7 +64,46 @@ struct MemoryUpload {
     name: ObjectName,
     len: u64,
     coverage: Coverage,
-    bytes: Mutex<Vec<u8>>,
+    bytes: Mutex<Body>,
+}
+
+impl Body {
+    /// `len` bytes of any contents; `None` if there is no memory for them.
+    fn allocate(len: usize) -> Option<Self> {
+        if len >= HUGE_FROM {
+            return HostBuf::allocate(len).ok().map(Self::Large);
+        }
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).ok()?;
+        bytes.resize(len, 0);
+        Some(Self::Small(bytes))
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.len())
+    }
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Large(bytes) => bytes,
+        }
+    }
+}
+
+impl DerefMut for Body {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Large(bytes) => bytes,
+        }
+    }
 }
 
 impl MemoryStore {
@@ -78,20 +127,17 @@ impl MemoryStore {
 }
 
 impl Contents {
-    /// Memory for an object of `len` bytes, if there is some to spare.
-    fn take_spare(&mut self, len: usize) -> Option<Vec<u8>> {
-        // An object must not hold much more than it needs.
-        let fits = |spare: &Vec<u8>| spare.capacity() >= len && spare.capacity() / 2 <= len;
-        let mut spare = self.spare.iter().position(fits).map(|index| self.spare.swap_remove(index))?;
-        spare.clear();
-        Some(spare)
+    /// Memory for an object of `len` bytes, if a deleted one of its length left some.
+    fn take_spare(&mut self, len: usize) -> Option<Body> {
+        let index = self.spare.iter().position(|spare| spare.len() == len)?;
+        Some(self.spare.swap_remove(index))
     }
 
-    /// Keeps the memory of an object that nobody reads any more.
+    /// Keeps the memory of a large object that nobody reads any more.
     fn recycle(&mut self, stored: Option<Arc<Stored>>) {
         let Some(Stored { bytes, .. }) = stored.and_then(Arc::into_inner) else { return };
-        let kept: usize = self.spare.iter().map(Vec::capacity).sum();
-        if kept.saturating_add(bytes.capacity()) <= SPARE_BYTES {
+        let kept: usize = self.spare.iter().map(|spare| spare.len()).sum();
+        if bytes.len() >= HUGE_FROM && kept.saturating_add(bytes.len()) <= SPARE_BYTES {
             self.spare.push(bytes);
         }
     }
@@ -155,8 +201,8 @@ impl KvStore for MemoryStore {
 
     async fn begin(&self, name: &ObjectName, len: u64) -> Result<Box<dyn Upload>> {
         let wanted = usize::try_from(len).map_err(|_| self.no_memory(name, len))?;
-        let mut bytes = self.contents().take_spare(wanted).unwrap_or_default();
-        bytes.try_reserve_exact(wanted).map_err(|error| self.no_memory(name, len).with_source(error))?;
+        let spare = self.contents().take_spare(wanted);
+        let bytes = spare.or_else(|| Body::allocate(wanted)).ok_or_else(|| self.no_memory(name, len))?;
         Ok(Box::new(MemoryUpload {
             store: self.clone(),
             name: *name,
@@ -268,16 +314,10 @@ impl Upload for MemoryUpload {
             return (part, Err(error));
         };
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        if bytes.len() < start {
-            bytes.resize(start, 0);
+        // The coverage has checked that the part lies inside.
+        if let Some(place) = bytes.get_mut(start..start + part.len()) {
+            place.copy_from_slice(&part);
         }
-        // What lies inside is overwritten, the rest appended: an upload in order touches no byte twice.
-        let inside = part.len().min(bytes.len() - start);
-        let (over, beyond) = part.split_at(inside);
-        if let Some(place) = bytes.get_mut(start..start + inside) {
-            place.copy_from_slice(over);
-        }
-        bytes.extend_from_slice(beyond);
         drop(bytes);
         writing.done();
         (part, Ok(()))

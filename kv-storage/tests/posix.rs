@@ -15,7 +15,7 @@ fn name(n: u8) -> ObjectName {
 }
 
 async fn open(root: &Path, fsync: FsyncPolicy) -> PosixStore {
-    PosixStore::open(root, PosixOptions::default().fsync(fsync)).await.unwrap()
+    PosixStore::open(root, PosixOptions::default().fsync(fsync).format_if_empty(true)).await.unwrap()
 }
 
 async fn publish(store: &PosixStore, name: &ObjectName) {
@@ -60,6 +60,24 @@ impl NextChunk for ObjectName {
         self.chunk_index += 1;
         self
     }
+}
+
+//= SEMANTICS.md#posix-durable-above
+#[tokio::test]
+async fn the_directories_above_are_flushed_once_by_every_process() {
+    let root = tempfile::tempdir().unwrap();
+    let maker = open(root.path(), FsyncPolicy::default()).await;
+    publish(&maker, &name(1)).await;
+    // Another process's: the maker may not have come to its flush yet when these directories are seen.
+    let store = open(root.path(), FsyncPolicy::default()).await;
+    for (chunk, expected) in [(1, 5), (2, 2)] {
+        let before = store.flushes();
+        publish(&store, &ObjectName { chunk_index: chunk, ..name(1) }).await;
+        assert_eq!(store.flushes() - before, expected, "the file, its directory, and once the three above");
+    }
+    let before = store.flushes();
+    publish(&store, &name(2)).await;
+    assert_eq!(store.flushes() - before, 2, "the fan-out is known, whichever of its directories");
 }
 
 //= SEMANTICS.md#posix-close-to-open
@@ -186,7 +204,7 @@ async fn the_nanoseconds_of_a_publication_are_random() {
     for (n, random, nanoseconds) in [(1, 123_456_789, 123_456_789), (2, u64::MAX, 709_551_615)] {
         let environment =
             Environment { entropy: std::sync::Arc::new(Fixed(random)), ..Environment::default() };
-        let options = PosixOptions::default().environment(environment);
+        let options = PosixOptions::default().environment(environment).format_if_empty(true);
         let store = PosixStore::open(root.path(), options).await.unwrap();
         publish(&store, &name(n)).await;
         let metadata = root.path().join(name(n).to_string()).metadata().unwrap();
@@ -206,6 +224,90 @@ async fn a_file_that_somebody_truncated_is_out_of_range_and_no_short_read() {
     let outcome = store.read(&name(1), vec![ReadPart { offset: 0, buffer }]).await;
     assert_eq!(outcome.result.unwrap_err().kind(), ErrorKind::OutOfRange);
     assert_eq!(outcome.buffers[0].len(), 4);
+}
+
+// Row 22. What a load makes of it: kv-pipeline/tests/stored_files.rs.
+//= SEMANTICS.md#posix-over-long
+#[tokio::test]
+async fn a_file_that_somebody_lengthened_says_so() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path(), FsyncPolicy::None).await;
+    publish(&store, &name(1)).await;
+    let file = std::fs::File::options().write(true).open(root.path().join(name(1).to_string()));
+    file.unwrap().set_len(5).unwrap();
+    assert_eq!(store.head(&name(1)).await.unwrap().unwrap().len, 5);
+    let buffer = HostBuf::copy_of(b"....").unwrap();
+    let outcome = store.read(&name(1), vec![ReadPart { offset: 0, buffer }]).await;
+    assert_eq!(outcome.result.unwrap().unwrap().len, 5);
+}
+
+//= SEMANTICS.md#posix-temporary-names
+#[tokio::test]
+async fn a_temporary_file_says_whose_it_is() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path(), FsyncPolicy::None).await;
+    let first = store.begin(&name(1), 4).await.unwrap();
+    let second = store.begin(&name(1), 4).await.unwrap();
+    let mut names: Vec<_> = beside(root.path(), &name(1))
+        .into_iter()
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    names.dedup();
+    assert_eq!(names.len(), 2, "{names:?}");
+    let host = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+    for name in names {
+        let words: Vec<&str> = name.trim_start_matches(".kv-tmp.").split('.').collect();
+        let [named, process, random] = words[..] else { panic!("{name}") };
+        assert!(host.replace(['.', '_'], "").starts_with(named), "{name} on {host}");
+        assert_eq!(process, std::process::id().to_string());
+        assert!(random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
+    }
+    first.abort().await.unwrap();
+    second.abort().await.unwrap();
+}
+
+//= SEMANTICS.md#posix-sweeps
+#[tokio::test(flavor = "multi_thread")]
+async fn sweeps_at_once_beside_writers_harm_nobody() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path(), FsyncPolicy::None).await;
+    publish(&store, &name(1)).await;
+    let directory = root.path().join(name(1).to_string()).parent().unwrap().to_owned();
+    let old = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    for n in 0..200 {
+        let file = std::fs::File::create(directory.join(format!(".kv-tmp.host.1.{n:016x}"))).unwrap();
+        file.set_modified(old).unwrap();
+    }
+    // A fan-out whose maker died, and one that is not a fan-out: the store made nothing like it.
+    for (name, inside) in
+        [(".kv-tmp.host.1.00000000000000aa", "0f"), (".kv-tmp.host.1.00000000000000bb", "stranger")]
+    {
+        std::fs::create_dir_all(root.path().join("v1").join(name).join(inside)).unwrap();
+        std::fs::File::open(root.path().join("v1").join(name)).unwrap().set_modified(old).unwrap();
+    }
+    let sweeps: Vec<_> = (0..4)
+        .map(|_| {
+            let root = root.path().to_owned();
+            tokio::spawn(async move {
+                let store = open(&root, FsyncPolicy::None).await;
+                store.sweep(Duration::from_secs(3600)).await.unwrap()
+            })
+        })
+        .collect();
+    for chunk in 1..=50 {
+        publish(&store, &ObjectName { chunk_index: chunk, ..name(1) }).await;
+    }
+    let mut swept = 0;
+    for sweep in sweeps {
+        swept += sweep.await.unwrap();
+    }
+    // The sweeps at open took part.
+    assert!(swept <= 201, "{swept} of 201 were swept");
+    store.idle().await;
+    assert_eq!(store.sweep(Duration::from_secs(3600)).await.unwrap(), 0);
+    assert_eq!(beside(root.path(), &name(1)).len(), 51, "the objects, and nothing beside them");
+    let left = root.path().join("v1/.kv-tmp.host.1.00000000000000bb/stranger");
+    assert!(left.is_dir(), "a directory that has something in it was emptied");
 }
 
 #[tokio::test]

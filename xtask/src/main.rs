@@ -3,7 +3,7 @@
 //! `demo` shows the library at work, `test` checks the whole workspace, `tidy` keeps the rules that no compiler keeps, `doc` builds
 //! the documentation as docs.rs does, `bench` measures save and load beside what the machine can do, `fuzz` and `mutants` look for
 //! what the tests have missed, `golden` compares the golden files with what their generators make, `kernels` builds the code objects of
-//! the ROCm kernels.
+//! the ROCm kernels, `nfs-lab` runs two hosts with an NFS server between them, `soak` kills processes all day.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -20,8 +20,10 @@ mod golden;
 mod kernels;
 mod model;
 mod mutants;
+mod nfs_lab;
 mod processes;
 mod python;
+mod soak;
 mod steps;
 mod table;
 mod tidy;
@@ -51,7 +53,9 @@ enum Command {
     Doc(doc::Options),
     Fuzz(fuzz::Options),
     Mutants(mutants::Options),
+    Soak(soak::Options),
     Golden(golden::Options),
+    NfsLab(nfs_lab::Options),
     Kernels(kernels::Options),
 }
 
@@ -64,7 +68,9 @@ fn main() -> ExitCode {
         Command::Doc(options) => doc::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Mutants(options) => mutants::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Golden(options) => golden::run(&options),
+        Command::NfsLab(options) => nfs_lab::run(&options),
         Command::Kernels(options) => kernels::run(&options),
     };
     match result {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use kv_format::Checksum;
 use kv_memory::HostBuf;
+use kv_pipeline::Delivery;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
@@ -157,16 +158,32 @@ impl Ceilings {
         Ok(took)
     }
 
-    /// Reads every stored object and scatters its payload along the runs of a shape.
-    pub(crate) fn load_runs(&mut self, threads: usize, runs: &SameRuns) -> Result<Duration> {
+    /// Reads every stored object and scatters its payload along the runs of a shape: each piece as soon as it is read, or nothing
+    /// before the whole object is there.
+    pub(crate) fn load_runs(
+        &mut self,
+        threads: usize,
+        runs: &SameRuns,
+        delivery: Delivery,
+    ) -> Result<Duration> {
         let places = self.place.sources(self.objects);
         let objects = places.into_iter().enumerate();
         shared_out(&mut self.tiles[..threads], objects, |tile, (object, source)| {
             let source = source.open()?;
-            let piece = &mut tile[..RUNS_PIECE];
-            for start in (0..OBJECT_PAYLOAD).step_by(RUNS_PIECE) {
-                source.read(start, piece)?;
-                runs.scatter(object, start / SECTION_BYTES, piece);
+            let starts = || (0..OBJECT_PAYLOAD).step_by(RUNS_PIECE);
+            if delivery == Delivery::AsVerified {
+                let piece = &mut tile[..RUNS_PIECE];
+                for start in starts() {
+                    source.read(start, piece)?;
+                    runs.scatter(object, start / SECTION_BYTES, piece);
+                }
+                return Ok(());
+            }
+            for start in starts() {
+                source.read(start, &mut tile[start..start + RUNS_PIECE])?;
+            }
+            for start in starts() {
+                runs.scatter(object, start / SECTION_BYTES, &tile[start..start + RUNS_PIECE]);
             }
             Ok(())
         })

@@ -33,7 +33,7 @@ pub(crate) struct Report {
 struct Efficiency {
     store_alone: Option<Spread>,
     copy_and_store: Option<Spread>,
-    /// Copy and store along the same runs.
+    /// Copy and store along the same runs, with the same delivery.
     same_runs: Option<Spread>,
     verdict: Option<Verdict>,
 }
@@ -48,16 +48,20 @@ impl Report {
     fn efficiency(&self, row: &Measured) -> Option<Efficiency> {
         let achieved = row.rate.median;
         let ratio = |subject| ratio(&row.samples, &self.best(subject)?.samples);
+        let along = |direction: Direction, same_runs| {
+            let ceiling = self.best(Subject::CopyAndStore(direction));
+            Some(Efficiency {
+                store_alone: ratio(Subject::StoreAlone(direction)),
+                copy_and_store: ratio(Subject::CopyAndStore(direction)),
+                same_runs: ratio(same_runs),
+                verdict: ceiling
+                    .map(|ceiling| Verdict::of(achieved, ceiling.rate.median, direction.target().0)),
+            })
+        };
         match row.subject {
-            Subject::Pipeline(direction, shape) => {
-                let ceiling = self.best(Subject::CopyAndStore(direction));
-                Some(Efficiency {
-                    store_alone: ratio(Subject::StoreAlone(direction)),
-                    copy_and_store: ratio(Subject::CopyAndStore(direction)),
-                    same_runs: ratio(Subject::SameRuns(direction, shape)),
-                    verdict: ceiling
-                        .map(|ceiling| Verdict::of(achieved, ceiling.rate.median, direction.target().0)),
-                })
+            Subject::PipelineSave(shape) => along(Direction::Save, Subject::SaveRuns(shape)),
+            Subject::PipelineLoad(shape, delivery) => {
+                along(Direction::Load, Subject::LoadRuns(shape, delivery))
             }
             Subject::PipelineFlushed => {
                 let (store_alone, same_runs) = (None, None);
@@ -132,7 +136,7 @@ impl Report {
             }
         }
         text.push_str(
-            "GB = 1e9 bytes of payload. Efficiency: median of the ratios to the best plain loop, round by round; \"same runs\": the plain loop that also copies along the blocks and runs of the row's layout. \"out of reach here\": the best copy + store of this run is below the target.\n",
+            "GB = 1e9 bytes of payload. Efficiency: median of the ratios to the best plain loop, round by round; \"same runs\": the plain loop that also copies along the blocks and runs of the row's layout and, for whole chunks, copies nothing before the whole object was read. \"out of reach here\": the best copy + store of this run is below the target.\n",
         );
         text
     }

@@ -46,11 +46,15 @@ pub(crate) enum Subject {
     StoreAlone(Direction),
     CopyAndStore(Direction),
     /// Copy and store along the runs of the shape with this number.
-    SameRuns(Direction, usize),
+    SaveRuns(usize),
+    /// The same of a load that delivers as this one does.
+    LoadRuns(usize, Delivery),
     /// Copy and store, every file flushed.
     Flushed,
-    /// A shape of this number.
-    Pipeline(Direction, usize),
+    /// A save of the shape of this number.
+    PipelineSave(usize),
+    /// A load of it.
+    PipelineLoad(usize, Delivery),
     /// The pipeline over a store that flushes every object, as it does by default.
     PipelineFlushed,
 }
@@ -131,15 +135,21 @@ pub(crate) fn same_runs<'a>(
     shape: usize,
     runs: &'a SameRuns,
 ) -> Vec<Row<'a>> {
-    let row = |direction: Direction, work: Work<'a>| Row {
-        subject: Subject::SameRuns(direction, shape),
-        name: format!("{} copy + store, runs of {}", direction.name(), SHAPES[shape].name),
+    let row = |subject, what, work: Work<'a>| Row {
+        subject,
+        name: format!("{what}, runs of {}", SHAPES[shape].name),
         threads: Some(threads),
         work,
     };
+    let load =
+        |delivery| -> Work<'a> { Box::new(move || ceilings.borrow_mut().load_runs(threads, runs, delivery)) };
+    let save = Box::new(move || ceilings.borrow_mut().save_runs(threads, runs));
+    let whole = Delivery::WholeChunk;
+    let verified = Delivery::AsVerified;
     vec![
-        row(Direction::Save, Box::new(move || ceilings.borrow_mut().save_runs(threads, runs))),
-        row(Direction::Load, Box::new(move || ceilings.borrow_mut().load_runs(threads, runs))),
+        row(Subject::SaveRuns(shape), "save copy + store", save),
+        row(Subject::LoadRuns(shape, whole), "load whole, copy + store", load(whole)),
+        row(Subject::LoadRuns(shape, verified), "load copy + store", load(verified)),
     ]
 }
 
@@ -150,18 +160,14 @@ pub(crate) fn names(shape: usize) -> [String; 3] {
 
 /// Save and both kinds of load of one engine.
 pub(crate) fn pipeline<'a>(runtime: &'a Runtime, engine: &'a RefCell<Engine>, shape: usize) -> Vec<Row<'a>> {
-    let row = |direction: Direction, name: String, work: Work<'a>| Row {
-        subject: Subject::Pipeline(direction, shape),
-        name,
-        threads: None,
-        work,
-    };
+    let row = |subject, name: String, work: Work<'a>| Row { subject, name, threads: None, work };
     let load = |delivery| -> Work<'a> { Box::new(move || engine.borrow_mut().load(runtime, delivery)) };
     let [save, whole, verified] = names(shape);
+    let pipeline_load = |delivery, name| row(Subject::PipelineLoad(shape, delivery), name, load(delivery));
     vec![
-        row(Direction::Save, save, Box::new(move || engine.borrow_mut().save(runtime))),
-        row(Direction::Load, whole, load(Delivery::WholeChunk)),
-        row(Direction::Load, verified, load(Delivery::AsVerified)),
+        row(Subject::PipelineSave(shape), save, Box::new(move || engine.borrow_mut().save(runtime))),
+        pipeline_load(Delivery::WholeChunk, whole),
+        pipeline_load(Delivery::AsVerified, verified),
     ]
 }
 

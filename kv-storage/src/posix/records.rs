@@ -6,8 +6,8 @@ use kv_format::RecordName;
 use rustix::io::Errno;
 
 use super::crash;
-use super::objects::read_all;
-use super::temporary::{Temporary, split, write_all};
+use super::io::{read_all, write_all};
+use super::temporary::Temporary;
 use super::tree::{Tree, len_of};
 use crate::parts::Workers;
 use crate::{Error, ErrorKind, MAX_RECORD_BYTES, Publication, Record, Result, Version};
@@ -76,12 +76,8 @@ pub(super) fn replace(
 
 pub(super) fn read(tree: &Tree, name: &RecordName) -> Result<Option<Record>> {
     let path = name.to_string();
-    let (parent, file_name) = split(&path);
     for _ in 0..2 {
-        let Some(directory) = tree.directory(parent)? else {
-            return Ok(None);
-        };
-        let Some((file, stat)) = tree.file(&directory, file_name, &path)? else {
+        let Some((file, stat)) = tree.open_file(&path)? else {
             return Ok(None);
         };
         let len = usize::try_from(len_of(&stat)).unwrap_or(usize::MAX);
@@ -96,7 +92,7 @@ pub(super) fn read(tree: &Tree, name: &RecordName) -> Result<Option<Record>> {
                 return Ok(Some(Record { body, version }));
             }
             Ok(false) => return Err(tree.error("read all of", &path, Errno::IO)),
-            Err(Errno::STALE) => {} // replaced by another host while it was read: open the new one
+            Err(errno) if tree.is_lost(errno) => {} // replaced by another host while it was read: open the new one
             Err(errno) => return Err(tree.error("read", &path, errno)),
         }
     }

@@ -4,6 +4,7 @@ mod checks;
 mod features;
 mod instructions;
 mod interop;
+mod nfs;
 mod vendor;
 
 use crate::processes::{Interrupted, Processes, Stdout};
@@ -55,7 +56,7 @@ struct Step {
     run: fn(&Bench) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     Step::plain("fmt", "rustfmt changes nothing", checks::fmt),
     Step::plain("clippy", "no lint fires in any crate, test or example", checks::clippy),
     Step::plain("tests", "all tests, by cargo-nextest where it is installed", checks::tests),
@@ -83,6 +84,13 @@ const STEPS: [Step; 13] = [
         optional: true,
         dear: false,
         run: instructions::run,
+    },
+    Step {
+        name: "nfs",
+        about: "two hosts on NFS 3 and 4.2, as cargo xtask nfs-lab (needs root, /dev/net/tun, user-mode-linux and nfs-ganesha)",
+        optional: true,
+        dear: true,
+        run: nfs::run,
     },
     Step {
         name: "hip",
@@ -242,7 +250,7 @@ mod tests {
         assert_eq!(optional_step_named("model").unwrap().name, "model");
         assert_eq!(
             optional_step_named("fmt").unwrap_err(),
-            "the optional steps are deny, interop, instructions, hip, clang19, model"
+            "the optional steps are deny, interop, instructions, nfs, hip, clang19, model"
         );
         assert!(optional_step_named("gpu").is_err());
     }

@@ -22,7 +22,7 @@ use crate::engine::shard::Shard;
 
 pub use device::DeviceKind;
 pub use memory::DeviceMemory;
-pub use store::check as check_store;
+pub use store::{check as check_store, format as format_store};
 pub use transport::Transport;
 
 /// A rank's KV cache as a transport must see it: how the engine pages its bytes.
