@@ -1,4 +1,5 @@
 //! How often the runtime is called, and what of the links that leaves unused, by the emulation's model of time.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(unsafe_code, reason = "registers memory")]
 
 mod support;
@@ -49,7 +50,7 @@ const CHUNK_BYTES: usize = 10 << 20;
 /// Nanoseconds of a call, GB/s of a link, and of the checksum that the host takes of what it gets (facts of this project: 45 GB/s and more).
 const CALL: u64 = 10_000;
 const LINK: f64 = 50.0;
-const CHECKSUM: f64 = 45.0;
+const CHECKSUM: u64 = 45;
 
 /// One direction's traffic: memory of its own, transfers of 10 MiB in 80 sections.
 struct Traffic {
@@ -145,7 +146,7 @@ impl Host {
     fn checksum(&self, ready: u64) -> u64 {
         let mut threads = self.0.lock().unwrap();
         let thread = threads.iter_mut().min().unwrap();
-        *thread = ready.max(*thread) + (CHUNK_BYTES as f64 / CHECKSUM) as u64;
+        *thread = ready.max(*thread) + CHUNK_BYTES as u64 / CHECKSUM;
         *thread
     }
 }

@@ -1,4 +1,5 @@
 //! What is refused when memory is registered: addresses that cannot be the engine's KV memory, each in its own words.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(unsafe_code, reason = "registers wrong addresses, which are refused")]
 
 mod support;

@@ -1,6 +1,7 @@
 //! The emulated runtime as a test sees it: a copy of its own, its control, and an engine in the same process.
 #![expect(unsafe_code, reason = "loads the emulated runtime, and plays the engine around the backend")]
-#![allow(dead_code, reason = "each test uses some of it")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(dead_code, clippy::allow_attributes, reason = "each test uses some of it")]
 
 pub(crate) mod engine;
 pub(crate) mod rank;

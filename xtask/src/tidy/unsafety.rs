@@ -43,6 +43,18 @@ const ALLOWED: &[(&str, &str)] = &[
     ),
     ("kv-device-rocm/examples/fake_hip/", "exports HIP's C functions for tests"),
     ("kv-device-rocm/tests/", "calls the emulated runtime as an engine does, and the unsafe register fn"),
+    ("kv-device-hpu/src/sys/table.rs", "resolves the vendor's functions"),
+    ("kv-device-hpu/src/synapse/", "calls the vendor's functions"),
+    (
+        "kv-device-hpu/src/device/",
+        "gives copies of registered memory to a stream, and implements the unsafe fn",
+    ),
+    ("kv-device-hpu/examples/fake_synapse/", "exports the vendor's C functions, which take pointers"),
+    ("kv-device-hpu/tests/", "calls the C functions, and the unsafe register fn"),
+    (
+        "examples/handoff/src/transfer/hip.rs",
+        "calls four functions of HIP for the example engine's own memory",
+    ),
     ("kv-pipeline/src/register.rs", "passes the promise about an engine's memory on"),
     ("kv-pipeline/tests/", "calls the unsafe register fn"),
     ("kv-pipeline/examples/hot_loops.rs", "calls the unsafe register fn"),
