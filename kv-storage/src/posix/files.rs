@@ -10,22 +10,37 @@ use super::temporary::{TEMPORARY_PREFIX, split};
 use super::tree::{FILE, Tree, type_of};
 use crate::Result;
 
+/// How often a file with two names is looked at before it is refused. On NFS the second one changes twice in a publication: from the
+/// temporary name to the one under which the kernel keeps what is removed and still open, and then it goes.
+const SECOND_LOOKS: usize = 4;
+
+/// What the names begin with under which an NFS client keeps a file that was removed while it is open.
+const SILLY_PREFIX: &str = ".nfs";
+
 impl Tree {
     /// Looks at an open file before a byte of it is read: regular, ours, and under no other name.
-    pub(super) fn believe(&self, path: &str, file: OwnedFd, stat: Stat) -> Result<Option<(OwnedFd, Stat)>> {
-        let stat = self.regular(path, stat)?;
-        self.rights().file(&stat).map_err(|why| self.refused(path, &why))?;
-        if stat.st_nlink <= 1 {
-            return Ok(Some((file, stat)));
+    pub(super) fn believe(
+        &self,
+        path: &str,
+        mut file: OwnedFd,
+        mut stat: Stat,
+    ) -> Result<Option<(OwnedFd, Stat)>> {
+        for _ in 0..SECOND_LOOKS {
+            stat = self.regular(path, stat)?;
+            self.rights().file(&stat).map_err(|why| self.refused(path, &why))?;
+            if stat.st_nlink <= 1 {
+                return Ok(Some((file, stat)));
+            }
+            let Some(directory) = self.directory(split(path).0)? else { return Ok(None) };
+            if self.is_being_published(&directory, path, &stat)? {
+                return Ok(Some((file, stat)));
+            }
+            // Its other name may have changed or gone since: opening asks the server of a network file system again.
+            let Some(again) = self.plain_file(path)? else { return Ok(None) };
+            (file, stat) = again;
         }
-        let Some(directory) = self.directory(split(path).0)? else { return Ok(None) };
-        if self.is_being_published(&directory, path, &stat)? {
-            return Ok(Some((file, stat)));
-        }
-        // Its other name may have gone since: opening asks the server of a network file system again.
-        let Some((file, again)) = self.plain_file(path)? else { return Ok(None) };
-        self.single(path, &again)?;
-        Ok(Some((file, again)))
+        self.single(path, &stat)?;
+        Ok(Some((file, stat)))
     }
 
     /// Opens a regular file for reading, whosever it is; `None` if there is none.
@@ -70,7 +85,8 @@ impl Tree {
     fn is_being_published(&self, directory: &OwnedFd, path: &str, stat: &Stat) -> Result<bool> {
         let mut found = false;
         self.entries(directory, path, |name| {
-            found |= name.starts_with(TEMPORARY_PREFIX)
+            let temporary = name.starts_with(TEMPORARY_PREFIX);
+            found |= (temporary || self.network() && name.starts_with(SILLY_PREFIX))
                 && statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|other| same(stat, &other));
         })?;
         Ok(found && stat.st_nlink == 2)

@@ -9,12 +9,15 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags, Stat, StatxFlags, chmodat, fstat, openat, openat2, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, StatxFlags, chmodat, fstat, openat, openat2, statat, statx};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::temporary::split;
 use super::tree::{FILE, RESOLVE, Tree, kind_of};
 use crate::{Error, Result};
+
+/// What a file that is in its place has some of.
+const WRITABLE: Mode = Mode::WUSR.union(Mode::WGRP).union(Mode::WOTH);
 
 impl Tree {
     /// Opens the regular file at `path` for reading, if the store put it there; `None` if there is none. Where this host remembers
@@ -49,11 +52,14 @@ impl Tree {
         errno == Errno::STALE || (self.network() && errno == Errno::BADF)
     }
 
-    /// Marks a file that was moved away from its name, so that hosts that remember it there look again.
+    /// Marks a file that is moved away from its name, or about to be replaced, so that hosts that remember it there look again.
     pub(super) fn mark_as_moved(&self, directory: &OwnedFd, name: &str) {
-        if self.network() {
+        if self.network()
+            && let Ok(stat) = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+        {
+            let mode = Mode::from_raw_mode(stat.st_mode) - WRITABLE;
             // Whoever may move a file but not change it leaves other hosts with what they remember, for as long as they do.
-            let _ = chmodat(directory, name, Mode::RUSR | Mode::RGRP, AtFlags::empty());
+            let _ = chmodat(directory, name, mode, AtFlags::empty());
         }
     }
 
@@ -108,6 +114,5 @@ impl Tree {
 /// Whether the file that an open has found may be under another name by now: nobody may write it, which is the mark of what was moved
 /// away, or it has several names, or none any more. Files that merely look so cost a question.
 fn may_have_moved(stat: &Stat) -> bool {
-    let writable = Mode::WUSR | Mode::WGRP | Mode::WOTH;
-    stat.st_nlink != 1 || !Mode::from_raw_mode(stat.st_mode).intersects(writable)
+    stat.st_nlink != 1 || !Mode::from_raw_mode(stat.st_mode).intersects(WRITABLE)
 }

@@ -68,6 +68,9 @@ pub(super) fn replace(
         return Ok(None);
     }
     let mut temporary = write(tree, workers, &name.to_string(), body)?;
+    // Where a process of this host has the old record open, an NFS client keeps it under another name, and hosts that remember it
+    // would go on reading it.
+    temporary.mark_predecessor();
     temporary.replace()?;
     tree.reach(crash::RECORD_REPLACED);
     temporary.sync_directory()?;

@@ -118,6 +118,11 @@ impl Temporary {
         Ok(Publication::Published)
     }
 
+    /// Marks what [`replace`](Self::replace) is about to replace, for other hosts.
+    pub(super) fn mark_predecessor(&self) {
+        self.tree.mark_as_moved(&self.directory, split(&self.path).1);
+    }
+
     /// Renames the file to its name, over whatever is there. Whose file has the name afterwards decides, as for a link.
     pub(super) fn replace(&mut self) -> Result<()> {
         let (_, name) = split(&self.path);

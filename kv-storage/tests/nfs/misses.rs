@@ -13,6 +13,7 @@ async fn cost_of_misses(hosts: &TwoHosts) -> Vec<(String, u64)> {
     let mut name = neighbour;
     let miss = async |store: &PosixStore, name| assert_eq!(store.head(&name).await.unwrap(), None);
     name.slice += 1;
+    hosts.here.idle().await; // the sweep at open asks too
     miss(&hosts.here, name).await; // the directories on the way are known from here on
     let before = requests(&hosts.root);
     for _ in 0..LOOKS {

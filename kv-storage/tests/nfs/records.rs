@@ -69,3 +69,26 @@ async fn a_record_that_was_looked_for_too_early_is_seen_when_it_is_there() {
         }
     }
 }
+
+//= SEMANTICS.md#nfs-record-held
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs two hosts: cargo xtask nfs-lab"]
+async fn a_replacement_is_seen_while_the_owners_host_has_the_old_record_open() {
+    for mounted in [Mounted::Recommended, Mounted::Default] {
+        let hosts = TwoHosts::on(mounted).await;
+        let name = RecordName::request("held", 2);
+        let mut version = hosts.here.create_record(&name, b"0").await.unwrap().expect("the id is new");
+        let mut held = Vec::new();
+        for round in 1..10 {
+            let seen = hosts.there.read_record(&name).await.unwrap().expect("it is there");
+            assert_eq!(seen.version, version, "{mounted:?}, round {round}");
+            // As another process of this host would that reads it at this moment.
+            held.push(std::fs::File::open(hosts.root.join(name.to_string())).unwrap());
+            let body = round.to_string();
+            let replaced = hosts.here.replace_record(&name, &version, body.as_bytes()).await.unwrap();
+            version = replaced.expect("we own it");
+            let seen = hosts.there.read_record(&name).await.unwrap().map(|record| record.body);
+            assert_eq!(seen.as_deref(), Some(body.as_bytes()), "{mounted:?}, round {round}");
+        }
+    }
+}
