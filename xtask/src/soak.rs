@@ -1,7 +1,8 @@
 //! `cargo xtask soak`: the tests whose worth grows with their number, many times over.
 
+use crate::nfs_lab;
 use crate::processes::{Processes, Stdout};
-use crate::workspace::{cargo, root};
+use crate::workspace::{Metadata, cargo, root};
 use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 use std::process::Command;
@@ -38,17 +39,26 @@ const SUBJECTS: [Subject; 2] = [
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask soak                every crash point 200 times, about ten minutes
-  cargo xtask soak --rounds 2     to see it work")]
+  cargo xtask soak --rounds 2     to see it work
+  cargo xtask soak --nfs          between two hosts: the suite of nfs-lab, every crash point 20 times")]
 pub(crate) struct Options {
     /// How often a process is killed at each point.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// The two-host suite on NFS instead, as `cargo xtask nfs-lab --full`.
+    #[arg(long, conflicts_with = "rounds")]
+    nfs: bool,
 }
 
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let root = root()?;
     let processes = Processes::new()?;
+    if options.nfs {
+        let target = Metadata::read(&root)?.target_directory;
+        println!("soak: {}", nfs_lab::suite(&processes, &root, &target, true)?);
+        return Ok(());
+    }
     // What a killed process leaves is in here, and goes with it on every way out of this function.
     let mut folder = tempfile::Builder::new();
     let folder = folder.prefix("kvbridge-soak-");

@@ -32,6 +32,7 @@ pub(super) fn boot(plan: &Plan, host: Host, jobs: &[Job], sender: Sender<Said>) 
     fs::write(&init, script(plan, host, jobs))?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
     let mut console = Command::new("linux.uml")
+        .env_clear()
         .args([MEMORY, "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet"])
         .args(["con=null", "con0=fd:0,fd:1"])
         .arg(format!(

@@ -91,16 +91,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The suite with the counts of continuous integration; the line of its result.
+/// The suite with the counts of continuous integration, or the full ones; the line of its result.
 ///
 /// # Errors
 /// [`Unavailable`] where the lab cannot run.
-pub(crate) fn suite(processes: &Processes, root: &Path, target: &Path) -> Result<String> {
+pub(crate) fn suite(processes: &Processes, root: &Path, target: &Path, full: bool) -> Result<String> {
     let options = Options {
         vers: None,
         mount_options: RECOMMENDED.into(),
         only: None,
-        full: false,
+        full,
         keep: false,
         verbose: false,
         inside: None,

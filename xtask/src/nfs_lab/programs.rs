@@ -44,10 +44,9 @@ impl Programs {
             |program: &str| Job::new([program, "--test-threads=1", "--show-output"].into_iter().chain(only));
         let mut two_hosts = tests(&self.two_hosts);
         two_hosts.words.extend(["--ignored", "--skip", "agent::"].map(str::to_owned));
-        let mut a = vec![two_hosts];
-        // Its directories are made where TMPDIR says: on the mount. Each round kills at each point twice, once with each I/O engine.
-        let rounds = if full { 10 } else { 1 };
-        a.extend((0..rounds).map(|_| tests(&self.crashes).with("TMPDIR", "/mnt/kv")));
+        // Its directories are made where TMPDIR says: on the mount.
+        let crashes = tests(&self.crashes).with("TMPDIR", "/mnt/kv");
+        let a = vec![two_hosts, crashes.with("KV_SOAK_ROUNDS", if full { 20 } else { 2 })];
         let agent =
             Job::new([self.two_hosts.as_str(), "--ignored", "--exact", "agent::serves_until_the_lab_ends"]);
         (a, vec![agent])

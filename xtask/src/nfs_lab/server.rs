@@ -34,6 +34,7 @@ impl Server {
         // It goes to the background when it answers.
         run(&["rpcbind"])?;
         let mut process = Command::new("ganesha.nfsd")
+            .env_clear()
             .args(["-F", "-L", "STDOUT", "-f"])
             .arg(&configuration)
             .arg("-p")

@@ -5,7 +5,7 @@ use crate::nfs_lab::{self, Unavailable};
 use anyhow::Result;
 
 pub(super) fn run(bench: &Bench) -> Result<Outcome> {
-    match nfs_lab::suite(&bench.processes, &bench.root, &bench.metadata.target_directory) {
+    match nfs_lab::suite(&bench.processes, &bench.root, &bench.metadata.target_directory, false) {
         Ok(line) => {
             println!("   {line}");
             Ok(Outcome::Passed)
