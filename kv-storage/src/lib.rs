@@ -5,10 +5,11 @@
 //! | [`MemoryStore`] | `memory://` | tests, simulation, a fast tier in one process |
 //! | [`NullStore`] | `null://` | measuring everything above the store; saving switched off |
 //! | `PosixStore` (feature `posix`) | `file:///absolute/path` | a local disk or tmpfs shared by the processes of a host |
+//! | `S3Store` (feature `s3`) | `s3://bucket/prefix` | a bucket shared by hosts, and any `object_store::ObjectStore` |
 //! | [`Fault`] | wraps another | scripted faults: errors, hangs, damage, lost answers |
 //! | [`Metered`] | wraps another | counts calls, bytes, errors, and what is in flight |
 //!
-//! NFS rules, S3 and NIXL are not here yet. What each store promises stands in `SEMANTICS.md`, sentence by sentence, each with a
+//! NFS rules and NIXL are not here yet. What each store promises stands in `SEMANTICS.md`, sentence by sentence, each with a
 //! test; [`conformance`] checks the common part for any store, ours or yours.
 //!
 //! # What it is not, and why not `object_store`
@@ -25,7 +26,8 @@
 //!   [`stranded`](StoreHealth::stranded), and at a bound the store says so instead of queueing more.
 //!
 //! It is not a file system, a general object client, or a cache with an eviction policy: it stores what it is told under the name
-//! it is told. It never retries and never sets deadlines; callers do.
+//! it is told. It never retries and never sets deadlines; callers do. (The S3 store does both within one call, since only it knows what a
+//! lost answer left behind; a caller's deadline still ends the call.)
 //!
 //! # Cookbook
 //!
@@ -119,6 +121,7 @@
 //! # Features
 //!
 //! * `posix` (default): the store on a directory.
+//! * `s3`: the store on S3 and on any `object_store::ObjectStore`.
 //! * `conformance`: the suite for implementors.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -136,6 +139,8 @@ mod operation;
 pub mod parts;
 #[cfg(feature = "posix")]
 pub mod posix;
+#[cfg(feature = "s3")]
+pub mod s3;
 mod store;
 mod streaming;
 
@@ -148,6 +153,8 @@ pub use open::open;
 pub use operation::Operation;
 #[cfg(feature = "posix")]
 pub use posix::{PosixOptions, PosixStore};
+#[cfg(feature = "s3")]
+pub use s3::{S3Options, S3Store};
 pub use store::{
     Capabilities, KvStore, MAX_RECORD_BYTES, ObjectMeta, Publication, ReadOutcome, ReadPart, Record,
     StoreHealth, Upload, Version, WriteOrder,

@@ -2,7 +2,8 @@
 //!
 //! `demo` shows the library at work, `test` checks the whole workspace, `tidy` keeps the rules that no compiler keeps, `doc` builds
 //! the documentation as docs.rs does, `bench` measures save and load beside what the machine can do, `fuzz` and `mutants` look for
-//! what the tests have missed, `golden` compares the golden files with what their generators make.
+//! what the tests have missed, `golden` compares the golden files with what their generators make,
+//! `s3-lab` starts an S3 server of somebody else and runs the S3 suite on it.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -20,6 +21,7 @@ mod model;
 mod mutants;
 mod processes;
 mod python;
+mod s3_lab;
 mod steps;
 mod table;
 mod tidy;
@@ -50,6 +52,7 @@ enum Command {
     Fuzz(fuzz::Options),
     Mutants(mutants::Options),
     Golden(golden::Options),
+    S3Lab(s3_lab::Options),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Mutants(options) => mutants::run(&options),
         Command::Golden(options) => golden::run(&options),
+        Command::S3Lab(options) => s3_lab::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@ mod checks;
 mod features;
 mod instructions;
 mod interop;
+mod weed;
 
 use crate::processes::{Interrupted, Processes, Stdout};
 use crate::table::Table;
@@ -54,7 +55,7 @@ struct Step {
     run: fn(&Bench) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step::plain("fmt", "rustfmt changes nothing", checks::fmt),
     Step::plain("clippy", "no lint fires in any crate, test or example", checks::clippy),
     Step::plain("tests", "all tests, by cargo-nextest where it is installed", checks::tests),
@@ -82,6 +83,13 @@ const STEPS: [Step; 11] = [
         optional: true,
         dear: false,
         run: instructions::run,
+    },
+    Step {
+        name: "weed",
+        about: "the S3 suite on SeaweedFS, one server and a cluster that loses one (needs python3-pip and the network)",
+        optional: true,
+        dear: false,
+        run: weed::run,
     },
     Step {
         name: "model",
@@ -227,7 +235,7 @@ mod tests {
         assert_eq!(optional_step_named("model").unwrap().name, "model");
         assert_eq!(
             optional_step_named("fmt").unwrap_err(),
-            "the optional steps are deny, interop, instructions, model"
+            "the optional steps are deny, interop, instructions, weed, model"
         );
         assert!(optional_step_named("gpu").is_err());
     }
