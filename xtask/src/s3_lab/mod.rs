@@ -1,5 +1,6 @@
 //! `cargo xtask s3-lab`: an S3 server of somebody else on this machine, for the suite and for trying things out.
 
+mod hand_off;
 mod servers;
 mod weed_binary;
 

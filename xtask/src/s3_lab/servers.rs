@@ -82,22 +82,9 @@ impl Lab {
         }
         drop(listeners);
         let master_at = format!("127.0.0.1:{master}.{master_grpc}");
-        let gateway = |prefix: &str| {
-            vec![
-                format!("-{prefix}port={filer}"),
-                format!("-{prefix}port.grpc={filer_grpc}"),
-                format!("-s3.port={s3}"),
-                format!("-s3.port.grpc={s3_grpc}"),
-                "-s3.port.iceberg=0".into(),
-                "-s3.port.lance=0".into(),
-                "-s3.config=identities.json".into(),
-                "-s3".into(),
-                "-ip=127.0.0.1".into(),
-            ]
-        };
         if shape == Shape::Single {
             let (volume, volume_grpc) = volumes[0];
-            let mut arguments = vec![
+            let arguments = [
                 "server".to_owned(),
                 "-dir=.".into(),
                 "-filer".into(),
@@ -108,8 +95,16 @@ impl Lab {
                 format!("-volume.port={volume}"),
                 format!("-volume.port.grpc={volume_grpc}"),
                 "-volume.max=100".into(),
+                format!("-filer.port={filer}"),
+                format!("-filer.port.grpc={filer_grpc}"),
+                format!("-s3.port={s3}"),
+                format!("-s3.port.grpc={s3_grpc}"),
+                "-s3.port.iceberg=0".into(),
+                "-s3.port.lance=0".into(),
+                "-s3.config=identities.json".into(),
+                "-s3".into(),
+                "-ip=127.0.0.1".into(),
             ];
-            arguments.extend(gateway("filer."));
             lab.spawn(weed, "server", &arguments)?;
             return Ok(lab);
         }
@@ -137,10 +132,26 @@ impl Lab {
             ];
             lab.victim = Some(lab.spawn(weed, &format!("volume-{number}"), &arguments)?);
         }
-        let mut arguments =
-            vec!["filer".to_owned(), format!("-master={master_at}"), "-defaultReplicaPlacement=001".into()];
-        arguments.extend(gateway(""));
+        let arguments = [
+            "filer".to_owned(),
+            "-ip=127.0.0.1".into(),
+            format!("-master={master_at}"),
+            format!("-port={filer}"),
+            format!("-port.grpc={filer_grpc}"),
+            "-defaultReplicaPlacement=001".into(),
+        ];
         lab.spawn(weed, "filer", &arguments)?;
+        let arguments = [
+            "s3".to_owned(),
+            "-ip.bind=127.0.0.1".into(),
+            format!("-filer=127.0.0.1:{filer}.{filer_grpc}"),
+            format!("-port={s3}"),
+            format!("-port.grpc={s3_grpc}"),
+            "-port.iceberg=0".into(),
+            "-port.lance=0".into(),
+            "-config=identities.json".into(),
+        ];
+        lab.spawn(weed, "gateway", &arguments)?;
         Ok(lab)
     }
 
@@ -181,7 +192,7 @@ impl Lab {
 
     /// The last lines that the servers wrote.
     pub(super) fn log(&self) -> String {
-        let logs = ["server", "master", "volume-0", "volume-1", "volume-2", "filer"].map(|name| {
+        let logs = ["server", "master", "volume-0", "volume-1", "volume-2", "filer", "gateway"].map(|name| {
             let text = std::fs::read_to_string(self.log_of(name)).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             lines[lines.len().saturating_sub(15)..].join("\n")
