@@ -22,7 +22,7 @@ use kv_storage::{ByteRange, KvStore, Next, ObjectMeta, ReadPart, ReadSink, Write
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::path::Path;
-use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ClientOptions, ObjectStoreExt, PutPayload};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -44,7 +44,8 @@ struct Plain;
 impl HttpConnector for Plain {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let tls =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let tls = tls.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
@@ -110,7 +111,8 @@ fn ranges(len: usize) -> Vec<ByteRange> {
 impl Scene {
     fn new() -> Self {
         let server = Server::start();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let bare = AmazonS3Builder::new()
             .with_endpoint(format!("http://{}", server.address))
             .with_bucket_name(s3_server::backend::BUCKET)
@@ -148,8 +150,13 @@ impl Scene {
                 if moving.len() == in_flight {
                     moving.join_next().await.unwrap().unwrap();
                 }
-                let number = if matches!(way, Way::BareGet | Way::Get | Way::GetWhole) { number % in_flight } else { number };
-                let (bare, store, staging) = (Arc::clone(&self.bare), self.store.clone(), self.staging.clone());
+                let number = if matches!(way, Way::BareGet | Way::Get | Way::GetWhole) {
+                    number % in_flight
+                } else {
+                    number
+                };
+                let (bare, store, staging) =
+                    (Arc::clone(&self.bare), self.store.clone(), self.staging.clone());
                 moving.spawn(async move { one(way, &bare, &store, &staging, number, len).await });
             }
             while let Some(moved) = moving.join_next().await {
@@ -234,7 +241,9 @@ fn single(scene: &Scene, criterion: &mut Criterion) {
 fn compare(scene: &Scene) {
     println!("\nMedians of {} turns of {} MiB each, in turns:", TURNS - 1, TURN_BYTES / PART);
     for (len, in_flight) in SHAPES {
-        for (bare, ways) in [(Way::BarePut, [Way::Put, Way::PutCopied]), (Way::BareGet, [Way::Get, Way::GetWhole])] {
+        for (bare, ways) in
+            [(Way::BarePut, [Way::Put, Way::PutCopied]), (Way::BareGet, [Way::Get, Way::GetWhole])]
+        {
             let ways = [bare, ways[0], ways[1]];
             let mut times = ways.map(|_| Vec::new());
             for _ in 0..TURNS {
@@ -250,7 +259,11 @@ fn compare(scene: &Scene) {
             });
             for (way, speed) in ways.iter().zip(speeds) {
                 let ratio = speed / speeds[0];
-                println!("{:>3} MiB x {in_flight}  {:<10} {speed:6.2} GB/s  {ratio:5.2}", len / PART, format!("{way:?}"));
+                println!(
+                    "{:>3} MiB x {in_flight}  {:<10} {speed:6.2} GB/s  {ratio:5.2}",
+                    len / PART,
+                    format!("{way:?}")
+                );
             }
         }
     }

@@ -185,7 +185,7 @@ impl Core {
         let (mut number, mut doubtful, mut refreshed) = (1, false, false);
         loop {
             let place = self.limits.enter().await;
-            let failure = match self.once(deadline, attempt()).await {
+            let mut failure = match self.once(deadline, attempt()).await {
                 Ok(answer) => {
                     place.succeeded();
                     self.budget.earn();
@@ -198,6 +198,7 @@ impl Core {
             }
             drop(place);
             if !self.again(&failure, number, &mut refreshed).await {
+                failure.spent = true;
                 return Ended { result: Err(failure), doubtful };
             }
             doubtful |= failure.ambiguous();
@@ -225,6 +226,7 @@ impl Core {
     /// Whether to try again behind attempt `number`; waits as long as that takes.
     pub(super) async fn again(&self, failure: &Failure, number: u32, refreshed: &mut bool) -> bool {
         match failure.class {
+            _ if failure.spent => false,
             Class::Throttled | Class::Transient | Class::Busy => {
                 let Some(pause) = self.budget.pause(number, &*self.environment.entropy) else { return false };
                 self.environment.clock.sleep(pause).await;

@@ -45,6 +45,8 @@ pub(super) enum Class {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) class: Class,
+    /// Whether it was tried again as often as it may be: whoever made the request of a larger operation does not begin anew.
+    pub(super) spent: bool,
     /// S3's own word, such as `SlowDown`.
     code: Option<String>,
     status: Option<u16>,
@@ -60,16 +62,17 @@ impl Failure {
         let code = code_in(&text);
         let class = classify(&error, answer.status, code.as_deref(), &text);
         let Answer { status, region } = answer;
-        Self { class, code, status, region, message: short(&text), source: Some(error) }
+        Self { class, spent: false, code, status, region, message: short(&text), source: Some(error) }
     }
 
     /// Of something that is seen here, not answered.
     pub(super) fn local(class: Class, message: impl Into<String>) -> Self {
-        Self { class, code: None, status: None, region: None, message: message.into(), source: None }
+        let message = message.into();
+        Self { class, spent: false, code: None, status: None, region: None, message, source: None }
     }
 
     /// The same failure of a class that its place knows better.
-    pub(super) fn as_class(self, class: Class) -> Self {
+    pub(super) fn with_class(self, class: Class) -> Self {
         Self { class, ..self }
     }
 

@@ -34,6 +34,7 @@ mod staging_pool;
 mod targets;
 mod upload;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
 
@@ -42,6 +43,7 @@ use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use tokio::sync::oneshot;
 
 use self::client::Clients;
 use self::core::Core;
@@ -93,26 +95,42 @@ impl S3Store {
     /// # Cancel safety
     /// A dropped call may leave an object of a few bytes under `probe/`.
     pub async fn open(url: &str, options: S3Options) -> Result<Self> {
-        let settings = Settings::new(url, options, std::env::vars())?;
-        let options = &settings.options;
-        match Self::connect(&settings, options.checksum).await {
+        let text =
+            |(key, value): (OsString, OsString)| Some((key.into_string().ok()?, value.into_string().ok()?));
+        let settings = Arc::new(Settings::new(url, options, std::env::vars_os().filter_map(text))?);
+        let checksum = settings.options.checksum;
+        match Self::connect(&settings, checksum).await {
             // A server that does not know the header says so in one way or another; without it, the answer is clear.
-            Err(error) if options.checksum != BodyChecksum::None && may_be_the_checksum(&error) => {
+            Err(error) if checksum != BodyChecksum::None && may_be_the_checksum(&error) => {
                 Self::connect(&settings, BodyChecksum::None).await
             }
             opened => opened,
         }
     }
 
-    async fn connect(settings: &Settings, checksum: BodyChecksum) -> Result<Self> {
+    async fn connect(settings: &Arc<Settings>, checksum: BodyChecksum) -> Result<Self> {
+        let (sender, prepared) = oneshot::channel();
+        let shared = Arc::clone(settings);
+        // The system's certificates are files: they are read on a thread of their own.
+        let prepare = move || drop(sender.send(Self::prepare(&shared, checksum)));
+        let broken = |source: Box<dyn std::error::Error + Send + Sync>| {
+            let message = format!("cannot prepare connections: {source}");
+            Error::new(ErrorKind::Backend, &settings.label, message).with_source(source)
+        };
+        let thread = std::thread::Builder::new().name("kv-s3-open".to_owned());
+        thread.spawn(prepare).map_err(|error| broken(error.into()))?;
+        let core = prepared.await.map_err(|error| broken(error.into()))??;
+        let endpoint = settings.endpoint.as_deref().unwrap_or("AWS");
+        let asked = format!("open the bucket {} at {endpoint}", settings.bucket);
+        Self::probed(core, settings.options.probe, asked).await
+    }
+
+    fn prepare(settings: &Settings, checksum: BodyChecksum) -> Result<Core> {
         let options = &settings.options;
         let clients = Clients::new(settings)?;
         let lanes = Lanes::start(&settings.label, options.threads, || clients.connect(checksum))?;
         let (label, prefix) = (settings.label.clone(), settings.prefix.clone());
-        let core = Core::new(label, prefix, lanes, options, Some(clients.credentials));
-        let endpoint = settings.endpoint.as_deref().unwrap_or("AWS");
-        let asked = format!("open the bucket {} at {endpoint}", settings.bucket);
-        Self::probed(core, options.probe, asked).await
+        Ok(Core::new(label, prefix, lanes, options, Some(clients.credentials)))
     }
 
     /// A store over any other `ObjectStore`, with its objects beneath `prefix`; `label` names it in messages. It must keep

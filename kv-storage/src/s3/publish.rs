@@ -66,14 +66,17 @@ impl Core {
             Ok(stored) => return Ok(Put::Stored(stored.e_tag)),
             Err(failure) => failure,
         };
-        match failure.class {
-            // Nobody but others can have changed it.
-            Class::Refused | Class::Missing if !ended.doubtful => Ok(Put::Refused),
-            Class::Refused | Class::Missing | Class::Busy | Class::Transient | Class::Throttled => {
-                self.settle(lane, path, &mark, &only, failure).await
-            }
-            _ => Err(failure),
+        let refused = match failure.class {
+            Class::Refused => true,
+            // There is nothing to replace.
+            Class::Missing => matches!(only, Only::IfMatch(_)),
+            Class::Busy | Class::Transient | Class::Throttled => false,
+            _ => return Err(failure),
+        };
+        if refused && !ended.doubtful {
+            return Ok(Put::Refused); // by somebody else's object
         }
+        self.settle(lane, path, &mark, &only, failure).await
     }
 
     /// Asks what the name holds after an answer that leaves it open.

@@ -318,7 +318,7 @@ impl<'a, T: Target> Body<'a, T> {
             }
             Some(Err(error)) => {
                 // Whatever a body breaks off with, the rest of it may still be had.
-                Err(Failure::new(error, Answer::default()).as_class(Class::Transient))
+                Err(Failure::new(error, Answer::default()).with_class(Class::Transient))
             }
             None => {
                 let message = format!("the body ended {} bytes early", self.end - self.at);

@@ -107,7 +107,7 @@ impl Core {
                     return Err(Failure::local(Class::Other, format!("it is longer than its {len} bytes")));
                 }
                 Some(Err(error)) => {
-                    return Err(Failure::new(error, Answer::default()).as_class(Class::Transient));
+                    return Err(Failure::new(error, Answer::default()).with_class(Class::Transient));
                 }
             }
         }

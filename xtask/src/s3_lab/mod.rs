@@ -91,7 +91,7 @@ pub(crate) fn suite(processes: &Processes, root: &Path, target: &Path) -> Result
             "s3_weed",
             "--",
         ]);
-        command.arg("--exact").args(names).current_dir(root);
+        command.args(["--exact", "--nocapture"]).args(names).current_dir(root);
         command.envs(lab.environment());
         let finished = processes.run(&mut command, Stdout::Inherit, LIMIT)?;
         ensure!(
@@ -102,6 +102,10 @@ pub(crate) fn suite(processes: &Processes, root: &Path, target: &Path) -> Result
         );
         tests += names.len();
     }
+    let lab = Lab::start(&weed, target, Shape::Single)?;
+    println!("   SeaweedFS, {}: the hand-off of a seeded model", Shape::Single);
+    hand_off::run(processes, root, &lab)?;
+    tests += 1;
     println!(
         "s3-lab: {tests} tests passed on SeaweedFS {} in {:.0} s",
         weed_binary::VERSION,
