@@ -156,9 +156,11 @@ impl Core {
         let (ticket, caller) = self.admission.admit(&self.label)?;
         let lane = self.lanes.pick().clone();
         let runtime = lane.runtime.clone();
+        let busy = lane.clone();
         let work = work(Arc::clone(self), lane);
         let answer = runtime.spawn(async move {
             let _ticket = ticket; // dropped behind what the operation holds
+            let _busy = busy;
             work.await
         });
         let task = Task { _end: EndOnDrop(answer.abort_handle()), answer };

@@ -18,6 +18,8 @@ use crate::{Error, ErrorKind, Result};
 pub(super) struct Lane {
     pub(super) runtime: Handle,
     pub(super) store: Arc<dyn ObjectStore>,
+    /// Every operation holds a clone of its lane: their number is how busy it is.
+    operations: Arc<()>,
 }
 
 /// All threads of a store. Dropped, they end; tasks that hold their store keep it from being dropped.
@@ -47,7 +49,7 @@ impl Lanes {
         for number in 0..threads.max(1) {
             let store = connect()?;
             let runtime = Builder::new_current_thread().enable_all().build().map_err(fail)?;
-            lanes.push(Lane { runtime: runtime.handle().clone(), store });
+            lanes.push(Lane { runtime: runtime.handle().clone(), store, operations: Arc::new(()) });
             let (sender, end) = oneshot::channel::<()>();
             ends.push(sender);
             // The runtime is dropped on this thread, where blocking is allowed.
@@ -57,10 +59,12 @@ impl Lanes {
         Ok(Self { lanes, next: AtomicUsize::new(0), _ends: ends })
     }
 
-    /// The lane for the next operation, in turns.
+    /// The lane with the fewest operations; of equals, in turns.
     pub(super) fn pick(&self) -> &Lane {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len();
+        let (behind, first) = self.lanes.split_at(turn);
+        let busy = |lane: &&Lane| Arc::strong_count(&lane.operations);
         // There is at least one.
-        &self.lanes[turn % self.lanes.len()]
+        first.iter().chain(behind).min_by_key(busy).unwrap_or(&self.lanes[0])
     }
 }
