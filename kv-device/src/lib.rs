@@ -116,11 +116,14 @@
 //! # Features
 //!
 //! * `conformance`: the suite, without further dependencies.
+//! * `dynamic`: loading a vendor's library at run time, with errors that name what was tried.
+//! * `emulation`: what an emulated vendor runtime is made of, and its control from tests. Not for production.
 //!
 //! # Unsafe code
 //!
 //! Registering memory is the one `unsafe` step of a user, with the contract at [`Device::register`]. In this crate unsafe code maps
-//! the memory of the host device (`src/host/memory.rs`); all else is safe, copies included.
+//! the memory of the host device (`src/twice.rs`, `src/host/memory.rs`), loads libraries (`src/dynamic`) and emulates a device's memory
+//! (`src/emulation`); all else is safe, copies included.
 #![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -128,10 +131,17 @@
 #[cfg_attr(docsrs, doc(cfg(feature = "conformance")))]
 pub mod conformance;
 mod device;
+#[cfg(feature = "dynamic")]
+#[cfg_attr(docsrs, doc(cfg(feature = "dynamic")))]
+pub mod dynamic;
+#[cfg(feature = "emulation")]
+#[cfg_attr(docsrs, doc(cfg(feature = "emulation")))]
+pub mod emulation;
 mod error;
 mod host;
 mod null;
 pub mod parts;
+mod twice;
 
 pub use device::{
     Device, DeviceCapabilities, DeviceInfo, DeviceRegion, Fence, RegisteredMemory, TransferCounts,

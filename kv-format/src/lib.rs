@@ -220,4 +220,4 @@ pub use object::{
     FORMAT_MINOR, HEADER_PAGE, MAGIC, ObjectHeader, ObjectIdentity, ObjectLayout, PRODUCER_BYTES, Section,
 };
 pub use plan::{LayerPlan, Nest, NestDim, SectionPlace, StridedRun, Transfer};
-pub use rank_plan::{Granularity, HostStep, Movement, ObjectPart, RankPlan, RowMove, Steps};
+pub use rank_plan::{Granularity, HostStep, Movement, ObjectPart, RankPlan, RowMove, RowPlan, Steps};

@@ -147,6 +147,11 @@ impl LayerPlan {
         self.kind(kind).map_or(&[], |plan| &plan.nests)
     }
 
+    /// Bytes of the shortest contiguous run of one kind; `None` if it moves nothing.
+    pub fn shortest_run(&self, kind: TensorKind) -> Option<u64> {
+        self.nests(kind).iter().map(|nest| nest.run_bytes).min()
+    }
+
     /// Calls `copy(device offset from the tensor's base, offset in the section, bytes)` for every contiguous run of one kind.
     pub fn for_each_run(&self, kind: TensorKind, mut copy: impl FnMut(u64, u64, u64)) {
         let nests = self.nests(kind);

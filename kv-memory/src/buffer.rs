@@ -12,6 +12,8 @@ use crate::{Error, HostRegion, HugePages, Result};
 enum Owner {
     /// The buffer is a whole region of its own.
     Region(#[expect(dead_code, reason = "kept alive for its mapping")] Arc<dyn HostRegion>),
+    /// The buffer has no bytes.
+    Nobody,
     /// The buffer is one part of a pool.
     Pool { shared: Arc<Shared>, slot: usize },
 }
@@ -39,6 +41,11 @@ impl HostBuf {
     pub fn allocate(len: usize) -> Result<Self> {
         let region: Arc<dyn HostRegion> = Arc::new(HugePages::allocate(len)?);
         Ok(Self { base: region.base(), capacity: region.len(), len, owner: Owner::Region(region) })
+    }
+
+    /// A buffer without bytes, which stands for one that its operation keeps. Its capacity is 0.
+    pub const fn empty() -> Self {
+        Self { base: NonNull::dangling(), capacity: 0, len: 0, owner: Owner::Nobody }
     }
 
     /// A buffer of its own that holds a copy of `bytes`.
@@ -83,7 +90,8 @@ impl Deref for HostBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: base..base + len is initialised memory of the region that the owner keeps alive, and this buffer alone owns it.
+        // SAFETY: base..base + len is initialised memory of the region that the owner keeps alive, and this buffer alone owns it; a
+        // buffer that nobody owns has no bytes, for which any pointer will do.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
     }
 }
@@ -107,6 +115,7 @@ impl fmt::Debug for HostBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let owner = match &self.owner {
             Owner::Region(_) => "own",
+            Owner::Nobody => "nobody",
             Owner::Pool { .. } => "pool",
         };
         f.debug_struct("HostBuf")

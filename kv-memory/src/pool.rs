@@ -99,6 +99,11 @@ impl StagingPool {
         self.shared.part_bytes
     }
 
+    /// The memory that the parts are cut from, for whoever registers it with a kernel or a device; its bytes belong to the buffers.
+    pub fn region(&self) -> &dyn HostRegion {
+        &*self.shared.region
+    }
+
     /// Number of parts.
     pub fn parts(&self) -> usize {
         self.shared.parts

@@ -17,6 +17,8 @@ async fn buffers_are_aligned_disjoint_and_come_back() {
     for (index, buffer) in all.iter_mut().enumerate() {
         assert_eq!(buffer.as_ptr().align_offset(BUFFER_ALIGNMENT), 0);
         buffer.fill(u8::try_from(index).unwrap());
+        let start = pool.region().base().as_ptr().addr();
+        assert!((start..start + pool.region().len()).contains(&buffer.as_ptr().addr()));
     }
     for (index, buffer) in all.iter().enumerate() {
         assert!(

@@ -12,7 +12,7 @@
 //! # async fn example(namespace: Namespace, prefill: (Arc<dyn Device>, Geometry, Vec<DeviceRegion>),
 //! #     decode: (Arc<dyn Device>, Geometry, Vec<DeviceRegion>), tokens: Vec<u32>, block_ids: Vec<u32>)
 //! #     -> Result<(), Box<dyn std::error::Error>> {
-//! let store = kv_storage::open("file:///mnt/kv-cache").await?;
+//! let store = kv_storage::open("file:///mnt/kv-cache").await?; // once before: kv_storage::format
 //! # let (device, geometry, regions) = prefill;
 //! // One prefill rank.
 //! let kv = Pipeline::builder(namespace.clone()).device(device).store(store.clone()).staging_bytes(64 << 20).build()?;
@@ -146,6 +146,7 @@ mod pipeline;
 #[expect(unsafe_code, reason = "registration is the one unsafe step of the API")]
 mod register;
 mod request;
+mod rows;
 mod save;
 mod stats;
 

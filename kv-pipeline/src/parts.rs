@@ -4,13 +4,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use kv_format::{
-    Chunk, LayerPlan, ObjectHeader, ObjectIdentity, ObjectLayout, ObjectName, ScaleGranularity, Scales,
-    Section, SectionPlace, Transfer,
+    Chunk, LayerPlan, ObjectHeader, ObjectIdentity, ObjectLayout, ObjectName, RowPlan, ScaleGranularity,
+    Scales, Section, SectionPlace, Transfer,
 };
 
 use crate::blocks::SequenceBlocks;
 use crate::load::StaticScales;
 use crate::pipeline::Core;
+use crate::rows::ObjectRows;
 use crate::{Error, Registered, Result};
 
 /// One contiguous range of an object that fits a staging part.
@@ -32,6 +33,8 @@ pub(crate) struct PlannedObject {
     pub(crate) layout: ObjectLayout,
     pub(crate) parts: Vec<Part>,
     plan: Arc<LayerPlan>,
+    /// Where the device moves longer rows than this object's.
+    pub(crate) rows: Option<ObjectRows>,
     /// What a load demands of the stored scales.
     static_scales: Arc<StaticScales>,
 }
@@ -51,10 +54,19 @@ impl PlannedObject {
         let heads = identity.slice.heads.clone();
         let group = identity.slice.group;
         let geometry = registered.geometry(group).ok_or_else(|| not_held(group))?;
-        let plan = Arc::new(LayerPlan::new(geometry, blocks.of(group), chunk.tokens.clone(), heads)?);
+        let (blocks, tokens) = (blocks.of(group), &chunk.tokens);
+        let plan = Arc::new(LayerPlan::new(geometry, blocks, tokens.clone(), heads.clone())?);
+        let granularity = core.device.capabilities().granularity;
+        let rows = match RowPlan::new(geometry, &plan, blocks, tokens, granularity) {
+            Some(rows) => {
+                let host = rows.host(geometry, &heads);
+                Some(ObjectRows::new(rows, host, core.pool.part_bytes())?)
+            }
+            None => None,
+        };
         let name =
             ObjectName { namespace: identity.namespace, key: chunk.key, chunk_index: chunk.index, slice };
-        Ok(Self { name, identity, layout, parts, plan, static_scales: Arc::default() })
+        Ok(Self { name, identity, layout, parts, plan, rows, static_scales: Arc::default() })
     }
 
     /// The object for an engine that has these fixed scales.
@@ -109,18 +121,30 @@ impl PlannedObject {
         Transfer { plan: Arc::clone(&self.plan), sections: Vec::new() }
     }
 
-    /// The device call that moves the sections of a part.
+    /// The device call that moves the sections of a part, but for those that move in rows.
     pub(crate) fn transfer(&self, registered: &Registered, part: &Part) -> Result<Transfer> {
-        self.place(
-            registered,
-            part.sections.clone().map(|section| (section, self.range_in(part, section).start)),
-        )
+        self.direct(registered, part, part.sections.clone())
     }
 
-    /// The device call that writes the sections of a part into the engine's memory: all but fixed scales, which the engine has.
+    /// The device call that writes the sections of a part into the engine's memory: all that are [`moving`](Self::moving), but for
+    /// those that move in rows.
     pub(crate) fn delivery(&self, registered: &Registered, part: &Part) -> Result<Transfer> {
-        let moving = part.sections.clone().filter(|section| !self.is_static(&self.layout.sections[*section]));
-        self.place(registered, moving.map(|section| (section, self.range_in(part, section).start)))
+        self.direct(registered, part, self.moving(part))
+    }
+
+    /// The sections of a part that a load writes: all but fixed scales, which the engine has.
+    pub(crate) fn moving(&self, part: &Part) -> impl Iterator<Item = usize> + '_ {
+        part.sections.clone().filter(|section| !self.is_static(&self.layout.sections[*section]))
+    }
+
+    fn direct(
+        &self,
+        registered: &Registered,
+        part: &Part,
+        sections: impl Iterator<Item = usize>,
+    ) -> Result<Transfer> {
+        let direct = sections.filter(|section| !self.in_rows(*section));
+        self.place(registered, direct.map(|section| (section, self.range_in(part, section).start)))
     }
 
     /// The device call that moves some sections, one behind the other in staging, and where they are there.
@@ -159,7 +183,7 @@ impl PlannedObject {
     }
 }
 
-fn not_held(group: u32) -> Error {
+pub(crate) fn not_held(group: u32) -> Error {
     Error::invalid(format!("the rank has no geometry of KV group {group}"))
 }
 
@@ -194,6 +218,6 @@ fn cut(layout: &ObjectLayout, part_bytes: usize) -> Result<Vec<Part>> {
 }
 
 /// A length that a staging part bounds, as an index.
-fn index(bytes: u64) -> usize {
+pub(crate) fn index(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -121,7 +121,7 @@ async fn a_pool_of_8_mib_serves_any_context() {
 /// The same on a real store and device, with a small model: what a load needs is bounded too.
 async fn save_and_load_for_real() {
     let directory = tempfile::tempdir().unwrap();
-    let options = PosixOptions::default().fsync(FsyncPolicy::None);
+    let options = PosixOptions::default().fsync(FsyncPolicy::None).format_if_empty(true);
     let store = Arc::new(PosixStore::open(directory.path(), options).await.unwrap());
     let namespace = common::planned().chunk_tokens(256).build().unwrap();
     let count = 64 << 10;

@@ -4,15 +4,17 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
 use kv_format::*;
 use kv_pipeline::{ErrorKind, *};
 use kv_storage::fault::{Injection, When};
+use kv_storage::health::PROBE_NAMESPACE;
 use kv_storage::{
-    ErrorKind as StorageKind, Fault, KvStore, MemoryStore, Operation, PosixOptions, PosixStore,
+    ErrorKind as StorageKind, Fault, GateOptions, HealthGate, KvStore, MemoryStore, Operation, PosixOptions,
+    PosixStore,
 };
 use tokio::sync::Notify;
 
@@ -260,6 +262,49 @@ async fn a_store_that_is_down_fails_at_once_and_comes_back() {
     assert_eq!(start_load(&rank, &prompt, PATIENCE).finish().await.unwrap().tokens, COUNT);
 }
 
+/// A store that its gate has marked down is a tier that is down: at once, whatever the operation's own deadline, and until it is well.
+#[tokio::test]
+async fn a_store_behind_a_gate_is_a_tier_that_is_down_and_not_a_hang() {
+    let prompt = tokens(COUNT);
+    let fault = Fault::new(Arc::new(saved(&namespace(), COUNT).await));
+    let brief = Duration::from_millis(500);
+    let options = GateOptions::default().deadline(Some(brief)).failures(2).intervals(brief, brief);
+    let gate = HealthGate::new(Arc::new(fault.clone()), options);
+    let rank = Rank::new(namespace(), Arc::new(gate.clone()), gaudi_like(0..HEADS, Replica::ONLY));
+    // The reads hang: it is the gate's deadline that ends the loads, not their own. So do the probes, which read too.
+    let hold = fault.hang(When::every(Operation::Read));
+    while !gate.health().down {
+        let loaded = start_load(&rank, &prompt, PATIENCE).finish().await.unwrap();
+        assert_eq!(loaded.failures[0].reason, StopReason::Unavailable);
+    }
+    // Down: nothing more is asked of the backend, but by probes.
+    let asked = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&asked);
+    fault.on_call(move |call| {
+        *count.lock().unwrap() += u32::from(call.object.is_some_and(|name| name.namespace != PROBE_NAMESPACE))
+    });
+    let loaded = start_load(&rank, &prompt, PATIENCE).finish().await.unwrap();
+    assert_eq!((loaded.tokens, loaded.failures[0].reason), (0, StopReason::Unavailable));
+    assert!(loaded.failures[0].message.contains("store marked down"), "{}", loaded.failures[0].message);
+    let error = start_save(&rank, &prompt, PATIENCE).finish().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Storage, "{error}");
+    let hit = rank.kv.consumer().lookup(LookupRequest::new(&prompt)).await.unwrap();
+    assert_eq!((hit.tokens, hit.stopped), (0, Some(StopReason::Unavailable)));
+    assert_eq!(*asked.lock().unwrap(), 0, "the backend was asked although the store was down");
+    fault.clear();
+    hold.release();
+    tokio::time::timeout(PATIENCE, async {
+        while gate.health().down {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    rest(&rank, &fault).await;
+    assert_eq!(start_load(&rank, &prompt, PATIENCE).finish().await.unwrap().tokens, COUNT);
+    rank.assert_holds(COUNT);
+}
+
 #[tokio::test]
 async fn a_full_pool_makes_work_wait_and_a_cancelled_wait_leaves_nothing() {
     let memory = saved(&namespace(), COUNT).await;
@@ -323,7 +368,9 @@ async fn any_failing_store_call_is_a_typed_answer_and_leaves_nothing() {
 #[tokio::test]
 async fn a_failed_save_has_removed_its_temporary_file_when_it_returns() {
     let directory = tempfile::tempdir().unwrap();
-    let posix = Arc::new(PosixStore::open(directory.path(), PosixOptions::default()).await.unwrap());
+    let posix = Arc::new(
+        PosixStore::open(directory.path(), PosixOptions::default().format_if_empty(true)).await.unwrap(),
+    );
     let fault = Fault::new(posix);
     let builder = Pipeline::builder(namespace()).staging_bytes(2 << 20).part_bytes(4096);
     let rank = Rank::with(builder, Arc::new(fault.clone()), amd_like(0..1, Replica::ONLY));
@@ -332,7 +379,8 @@ async fn a_failed_save_has_removed_its_temporary_file_when_it_returns() {
         |path: &String| path.strip_prefix(&format!("{}/", directory.path().display())).unwrap().to_owned();
     let temporary = || {
         let names = files(directory.path()).iter().map(name_of).collect::<Vec<_>>();
-        names.into_iter().filter(|name| name.parse::<ObjectName>().is_err()).collect::<Vec<_>>()
+        let is_stored = |name: &String| name.parse::<ObjectName>().is_ok() || name == "kvbridge-store";
+        names.into_iter().filter(|name| !is_stored(name)).collect::<Vec<_>>()
     };
     fault.inject(When::nth(Operation::Write, 2), Injection::Fail(StorageKind::NoSpace));
     start_save(&rank, &tokens(CHUNK), PATIENCE).finish().await.unwrap_err();

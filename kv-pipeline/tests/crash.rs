@@ -21,7 +21,18 @@ use kv_storage::{PosixOptions, PosixStore};
 const CRASH_AT: &str = "KV_TEST_CRASH_AT";
 const CRASH_AFTER: &str = "KV_TEST_CRASH_AFTER";
 const ROOT: &str = "KV_TEST_CRASH_ROOT";
+/// How often a producer is killed at each point; `cargo xtask soak` sets it.
+const ROUNDS: &str = "KV_SOAK_ROUNDS";
 const COUNT: u32 = 2 * CHUNK + 3;
+
+/// A new directory, in memory where there is a tmpfs: kill -9 takes nothing from the page cache, so a disk would show no more. The
+/// soak has a place of its own.
+fn folder() -> tempfile::TempDir {
+    match std::env::var(ROUNDS) {
+        Ok(_) => tempfile::tempdir().unwrap(),
+        Err(_) => tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap(),
+    }
+}
 
 /// Kills the process the `after`-th time it passes a point.
 #[derive(Debug)]
@@ -43,7 +54,10 @@ impl CrashPoints for KillAt {
 }
 
 async fn open(root: &Path, environment: Environment) -> Arc<PosixStore> {
-    let options = PosixOptions::default().environment(environment).fsync(FsyncPolicy::CloseToOpen);
+    let options = PosixOptions::default()
+        .environment(environment)
+        .fsync(FsyncPolicy::CloseToOpen)
+        .format_if_empty(true);
     Arc::new(PosixStore::open(root, options).await.unwrap())
 }
 
@@ -72,13 +86,23 @@ fn dying_producer() {
 fn every_crash_point_leaves_nothing_or_a_whole_object() {
     let points: Vec<CrashPoint> = CRASH_POINTS.iter().chain(posix::CRASH_POINTS).copied().collect();
     assert!(points.len() >= 12, "the registry lost points: {points:?}");
+    let rounds = std::env::var(ROUNDS).map_or(1, |rounds| rounds.parse().unwrap());
+    for round in 1..=rounds {
+        kill_at_each(&points);
+        if round % 10 == 0 || round == rounds {
+            println!("kv-pipeline: round {round} of {rounds}, {} crash points each", points.len());
+        }
+    }
+}
+
+fn kill_at_each(points: &[CrashPoint]) {
     // Points within objects are passed more than once: die at the first object and at a later one.
     for (point, after) in points.iter().flat_map(|point| [(point, 1), (point, 3)]) {
-        let once = point.0.contains("request") || point.0.contains("record");
+        let once = ["request", "record", "format", "fan-out"].iter().any(|what| point.0.contains(what));
         if after > 1 && once {
             continue;
         }
-        let root = tempfile::tempdir().unwrap();
+        let root = folder();
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "dying_producer", "--ignored", "--nocapture"])
             .env(CRASH_AT, point.0)
@@ -140,11 +164,14 @@ fn temporary_files(root: &Path) -> Vec<String> {
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() {
+            let name = path.strip_prefix(root).unwrap().display().to_string();
+            if name == "kvbridge-store" {
+                continue; // the marker
+            }
+            if path.is_dir() && !name.contains("tmp") {
                 directories.push(path);
                 continue;
             }
-            let name = path.strip_prefix(root).unwrap().display().to_string();
             if name.parse::<ObjectName>().is_err() && !name.starts_with("v1/records/request/")
                 || name.contains("tmp")
             {

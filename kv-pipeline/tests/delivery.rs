@@ -18,7 +18,8 @@ const COUNT: u32 = 3 * CHUNK;
 /// A posix store, whose threads call back, with three chunks in it; and a consumer in parts of a page.
 async fn scene() -> (tempfile::TempDir, Arc<PosixStore>, Rank) {
     let folder = tempfile::tempdir().unwrap();
-    let options = PosixOptions::default().fsync(FsyncPolicy::None).sweep_older_than(None);
+    let options =
+        PosixOptions::default().fsync(FsyncPolicy::None).sweep_older_than(None).format_if_empty(true);
     let store = Arc::new(PosixStore::open(folder.path(), options).await.unwrap());
     assert!(store.calls_back_on_own_threads());
     let builder = || Pipeline::builder(namespace()).staging_bytes(2 << 20).part_bytes(4096);
@@ -136,7 +137,8 @@ async fn the_stores_threads_wait_for_the_engines_fence() {
     }
 
     let folder = tempfile::tempdir().unwrap();
-    let options = PosixOptions::default().fsync(FsyncPolicy::None).sweep_older_than(None);
+    let options =
+        PosixOptions::default().fsync(FsyncPolicy::None).sweep_older_than(None).format_if_empty(true);
     let store = Arc::new(PosixStore::open(folder.path(), options).await.unwrap());
     let builder = Pipeline::builder(namespace()).staging_bytes(2 << 20).part_bytes(4096);
     let geometry = amd_like(0..HEADS, Replica::ONLY);

@@ -117,7 +117,8 @@ fn geometry(block_tokens: u32) -> Geometry {
 #[tokio::test]
 async fn copies_calls_and_allocations_of_a_chunk_are_what_they_must_be() {
     let directory = tempfile::tempdir().unwrap();
-    let options = PosixOptions::default().fsync(FsyncPolicy::None).sweep_older_than(None);
+    let options =
+        PosixOptions::default().fsync(FsyncPolicy::None).sweep_older_than(None).format_if_empty(true);
     let store = Metered::new(Arc::new(PosixStore::open(directory.path(), options).await.unwrap()));
     let device = HostDevice::new(HostDeviceOptions::default()).unwrap();
     let geometry = geometry(16);

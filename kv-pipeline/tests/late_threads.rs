@@ -40,7 +40,8 @@ async fn stored() -> (tempfile::TempDir, Arc<PosixStore>) {
 
 async fn empty() -> (tempfile::TempDir, Arc<PosixStore>) {
     let folder = tempfile::tempdir().unwrap();
-    let options = PosixOptions::default().fsync(FsyncPolicy::None).sweep_older_than(None);
+    let options =
+        PosixOptions::default().fsync(FsyncPolicy::None).sweep_older_than(None).format_if_empty(true);
     let store = Arc::new(PosixStore::open(folder.path(), options).await.unwrap());
     (folder, store)
 }

@@ -4,12 +4,16 @@
 //! |---|---|---|
 //! | [`MemoryStore`] | `memory://` | tests, simulation, a fast tier in one process |
 //! | [`NullStore`] | `null://` | measuring everything above the store; saving switched off |
-//! | `PosixStore` (feature `posix`) | `file:///absolute/path` | a local disk or tmpfs shared by the processes of a host |
+//! | `PosixStore` (feature `posix`) | `file:///absolute/path` | a local disk or tmpfs shared by the processes of a host, or an NFS mount shared by hosts |
 //! | `S3Store` (feature `s3`) | `s3://bucket/prefix` | a bucket shared by hosts, and any `object_store::ObjectStore` |
 //! | [`Fault`] | wraps another | scripted faults: errors, hangs, damage, lost answers |
 //! | [`Metered`] | wraps another | counts calls, bytes, errors, and what is in flight |
+//! | [`HealthGate`] | wraps another | deadlines; fails at once while the store hangs or fails, and probes it until it is well |
+//! | [`Retrying`] | wraps another | makes unanswered calls again, within one budget |
+//! | [`Throttle`] | wraps another | bytes per second each way, latency |
+//! | [`Limit`] | wraps another | calls and bytes in flight, first come, first served |
 //!
-//! NFS rules and NIXL are not here yet. What each store promises stands in `SEMANTICS.md`, sentence by sentence, each with a
+//! NIXL is not here yet. What each store promises stands in `SEMANTICS.md`, sentence by sentence, each with a
 //! test; [`conformance`] checks the common part for any store, ours or yours.
 //!
 //! # What it is not, and why not `object_store`
@@ -26,8 +30,15 @@
 //!   [`stranded`](StoreHealth::stranded), and at a bound the store says so instead of queueing more.
 //!
 //! It is not a file system, a general object client, or a cache with an eviction policy: it stores what it is told under the name
-//! it is told. It never retries and never sets deadlines; callers do. (The S3 store does both within one call, since only it knows what a
-//! lost answer left behind; a caller's deadline still ends the call.)
+//! it is told. Stores never retry and never set deadlines; callers do, or put [`Retrying`] and [`HealthGate`] before them. [`open`]
+//! puts a gate before directories. (The S3 store does both within one call, since only it knows what a lost answer left behind; a
+//! caller's deadline still ends the call.)
+//!
+//! # Wrappers
+//!
+//! A wrapper is a store, so that they stack: `Retrying(HealthGate(Limit(store)))` waits in the queue within the gate's deadline, and
+//! is told at once when the store is down. Those that let calls pass and act at the door are [`parts::Passage`]s with a
+//! [`parts::Rule`], and yours can be one.
 //!
 //! # Cookbook
 //!
@@ -79,6 +90,22 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A directory is made a store once, and opened ever after:
+//!
+//! ```
+//! # #[cfg(feature = "posix")]
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let url = &format!("file://{}", folder.path().display());
+//! let formatted = kv_storage::format(url).await?; // "file:///mnt/kv-cache"
+//! assert!(formatted);
+//! let store = kv_storage::open(url).await?;
+//! # let _ = store;
+//! # Ok(()) }
+//! # #[cfg(not(feature = "posix"))]
+//! # fn main() {}
+//! ```
+//!
 //! What to do about an error is its [`kind`](Error::kind):
 //!
 //! ```
@@ -121,9 +148,11 @@
 //! # Features
 //!
 //! * `posix` (default): the store on a directory.
+//! * `io-uring`: its io_uring engine for disks, chosen by `PosixOptions::io`. It brings this crate's only unsafe module.
 //! * `s3`: the store on S3 and on any `object_store::ObjectStore`.
 //! * `conformance`: the suite for implementors.
-#![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "io-uring"), forbid(unsafe_code))]
+#![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "conformance")]
@@ -131,32 +160,43 @@ pub mod conformance;
 pub mod env;
 mod error;
 pub mod fault;
+pub mod health;
+pub mod limit;
 mod memory;
-mod metered;
+pub mod metered;
 mod null;
 mod open;
 mod operation;
 pub mod parts;
+mod passage;
 #[cfg(feature = "posix")]
 pub mod posix;
+pub mod probe;
+pub mod retry;
 #[cfg(feature = "s3")]
 pub mod s3;
 mod store;
 mod streaming;
+pub mod throttle;
 
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use fault::Fault;
+pub use health::{GateOptions, HealthGate};
+pub use limit::Limit;
 pub use memory::MemoryStore;
 pub use metered::{Metered, OperationMetrics, Snapshot};
 pub use null::NullStore;
-pub use open::open;
+pub use open::{format, open};
 pub use operation::Operation;
 #[cfg(feature = "posix")]
-pub use posix::{PosixOptions, PosixStore};
+pub use posix::{FormatOptions, PosixOptions, PosixStore};
+pub use probe::{ProbeReport, probe};
+pub use retry::{RetryOptions, Retrying};
 #[cfg(feature = "s3")]
 pub use s3::{S3Options, S3Store};
 pub use store::{
-    Capabilities, KvStore, MAX_RECORD_BYTES, ObjectMeta, Publication, ReadOutcome, ReadPart, Record,
-    StoreHealth, Upload, Version, WriteOrder,
+    Capabilities, DownReason, KvStore, MAX_RECORD_BYTES, ObjectMeta, Publication, ReadOutcome, ReadPart,
+    Record, StoreHealth, Upload, Version, WriteOrder,
 };
 pub use streaming::{ByteRange, Next, ReadSink, WriteSource};
+pub use throttle::{Throttle, ThrottleOptions};

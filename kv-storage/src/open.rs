@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crate::{Error, ErrorKind, KvStore, MemoryStore, NullStore, Result};
+#[cfg(feature = "posix")]
+use crate::{GateOptions, HealthGate, PosixOptions, PosixStore};
 
 /// Opens the store that `url` names.
 ///
@@ -11,14 +13,49 @@ use crate::{Error, ErrorKind, KvStore, MemoryStore, NullStore, Result};
 /// | `memory://` | a new, empty [`MemoryStore`] |
 /// | `null://` | [`NullStore`] |
 /// | `s3://bucket/prefix?key=value` | `S3Store` with its default options (feature `s3`); the keys stand at `S3Store::open` |
-/// | `file:///absolute/path` | `PosixStore` with its default options in that existing directory (feature `posix`); the path is taken as it stands, without percent escapes |
+/// | `file:///absolute/path` | `PosixStore` with its default options in that directory, which [`format()`] has made a store (feature `posix`), behind a [`HealthGate`](crate::HealthGate) with its defaults; the path is taken as it stands, without percent escapes |
 ///
 /// # Errors
-/// `Invalid` for a URL that names no store: the message says what was expected; otherwise as the store's own `open`.
+/// `Invalid` for a URL that names no store: the message says what was expected; `Unavailable` for a directory that does not answer
+/// within the gate's deadline; otherwise as the store's own `open`.
 ///
 /// # Cancel safety
 /// Cancel safe; a dropped call goes on probing the directory for a moment, and then removes its probe file.
 pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
+    match parse(url)? {
+        Place::Memory => Ok(Arc::new(MemoryStore::new())),
+        Place::Null => Ok(Arc::new(NullStore)),
+        Place::File(path) => open_file(url, path).await,
+        Place::S3 => open_s3(url).await,
+    }
+}
+
+/// Prepares the place that `url` names for a store, once, before it is opened; `false` if nothing was to be done.
+///
+/// A `file://` directory has to exist and to be empty; its files become private to the user who formats it. For a store that a group
+/// shares, and for directories made ahead, see `PosixStore::format`. Memory and buckets need no preparation.
+///
+/// # Errors
+/// As [`open`]; `Invalid` for a directory that is not empty, and no store.
+///
+/// # Cancel safety
+/// A dropped call goes on formatting.
+pub async fn format(url: &str) -> Result<bool> {
+    match parse(url)? {
+        Place::Memory | Place::Null | Place::S3 => Ok(false),
+        Place::File(path) => format_file(url, path).await,
+    }
+}
+
+/// What a URL names.
+enum Place<'a> {
+    Memory,
+    Null,
+    S3,
+    File(&'a str),
+}
+
+fn parse(url: &str) -> Result<Place<'_>> {
     let invalid = |expected: &str| Err(Error::new(ErrorKind::Invalid, url, expected));
     let Some((scheme, rest)) = url.split_once("://") else {
         return invalid(
@@ -26,8 +63,8 @@ pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
         );
     };
     match (scheme, rest) {
-        ("memory", "") => Ok(Arc::new(MemoryStore::new())),
-        ("null", "") => Ok(Arc::new(NullStore)),
+        ("memory", "") => Ok(Place::Memory),
+        ("null", "") => Ok(Place::Null),
         ("memory" | "null", _) => {
             invalid("nothing may follow the scheme: expected memory:// or null:// alone")
         }
@@ -35,8 +72,8 @@ pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
         ("file", path) if !path.starts_with('/') => {
             invalid("the path is relative or names a host: expected three slashes, file:///absolute/path")
         }
-        ("file", path) => open_file(url, path).await,
-        ("s3", _) => open_s3(url).await,
+        ("file", path) => Ok(Place::File(path)),
+        ("s3", _) => Ok(Place::S3),
         _ => invalid(
             "unknown scheme: expected memory://, null://, file:///absolute/path or s3://bucket/prefix",
         ),
@@ -44,15 +81,52 @@ pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
 }
 
 #[cfg(feature = "posix")]
-async fn open_file(_: &str, path: &str) -> Result<Arc<dyn KvStore>> {
-    let options = crate::PosixOptions::default();
-    Ok(Arc::new(crate::PosixStore::open(path.as_ref(), options).await?))
+async fn open_file(url: &str, path: &str) -> Result<Arc<dyn KvStore>> {
+    gated(url, PosixStore::open(path.as_ref(), PosixOptions::default()), GateOptions::default()).await
+}
+
+/// Puts a gate before the store, which has to open within the gate's deadline: a dead server hangs whoever opens its mount, too.
+#[cfg(feature = "posix")]
+async fn gated(
+    url: &str,
+    opening: impl Future<Output = Result<PosixStore>>,
+    options: GateOptions,
+) -> Result<Arc<dyn KvStore>> {
+    let store = match options.deadline {
+        None => opening.await?,
+        Some(allowed) => tokio::select! {
+            biased;
+            store = opening => store?,
+            () = options.environment.clock.sleep(allowed) => {
+                let message = format!(
+                    "it did not open within {allowed:?}: the mount hangs; see that its server is up, and try again"
+                );
+                return Err(Error::new(ErrorKind::Unavailable, url, message));
+            }
+        },
+    };
+    Ok(Arc::new(HealthGate::new(Arc::new(store), options)))
+}
+
+#[cfg(feature = "posix")]
+async fn format_file(_: &str, path: &str) -> Result<bool> {
+    PosixStore::format(path.as_ref(), crate::FormatOptions::default()).await
 }
 
 #[cfg(not(feature = "posix"))]
 async fn open_file(url: &str, _: &str) -> Result<Arc<dyn KvStore>> {
+    Err(without_posix(url))
+}
+
+#[cfg(not(feature = "posix"))]
+async fn format_file(url: &str, _: &str) -> Result<bool> {
+    Err(without_posix(url))
+}
+
+#[cfg(not(feature = "posix"))]
+fn without_posix(url: &str) -> Error {
     let message = "kv-storage was built without the feature `posix`: enable it to open file:// stores";
-    Err(Error::new(ErrorKind::Unsupported, url, message))
+    Error::new(ErrorKind::Unsupported, url, message)
 }
 
 #[cfg(feature = "s3")]
@@ -65,4 +139,19 @@ async fn open_s3(url: &str) -> Result<Arc<dyn KvStore>> {
 async fn open_s3(url: &str) -> Result<Arc<dyn KvStore>> {
     let message = "kv-storage was built without the feature `s3`: enable it to open s3:// stores";
     Err(Error::new(ErrorKind::Unsupported, url, message))
+}
+
+#[cfg(feature = "posix")]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    //= SEMANTICS.md#open-deadline
+    #[tokio::test(start_paused = true)]
+    async fn a_directory_that_hangs_does_not_open_within_the_deadline() {
+        let never = std::future::pending::<Result<PosixStore>>();
+        let error = gated("file:///hung", never, GateOptions::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().starts_with("file:///hung: it did not open within 60s"), "{error}");
+    }
 }

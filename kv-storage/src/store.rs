@@ -20,7 +20,8 @@ pub const MAX_RECORD_BYTES: usize = 64 << 10;
 /// * **Objects are immutable and appear whole.** An upload is invisible until [`Upload::commit`], which publishes only if the name
 ///   is free. Readers see all of an object or nothing, whatever dies when.
 /// * **Buffers are owned by the operation.** They go in by value and come back with the result. If the caller drops the future,
-///   the operation keeps its buffers until the backend has let go of them, and only then gives their memory back.
+///   the operation keeps its buffers until the backend has let go of them, and only then gives their memory back. If the store has
+///   a deadline of its own ([`HealthGate`](crate::HealthGate)), the same holds for a call that it leaves there.
 /// * **Calls never block an executor thread.** Blocking I/O has threads of its own; a lock that is held for a few steps is fine.
 /// * **A missing object is not an error**: `None`. An answer that may be wrong is an error, never `None`.
 /// * An operation that goes on after its caller dropped it is counted [`stranded`](StoreHealth::stranded); their number is bounded,
@@ -182,7 +183,7 @@ pub trait KvStore: Debug + Display + Send + Sync + 'static {
 /// An object on its way in. Dropping it aborts: nothing becomes visible, and what was written is removed.
 #[async_trait]
 pub trait Upload: Debug + Send + Sync {
-    /// Writes a buffer's whole length at `offset` and gives the buffer back. Parts may be written in any order and concurrently
+    /// Writes a buffer's whole length at `offset` and gives the buffer back (an empty one, if a deadline left it with the backend). Parts may be written in any order and concurrently
     /// where the store's [`write_order`](Capabilities::write_order) is [`Any`](WriteOrder::Any).
     ///
     /// # Errors
@@ -251,7 +252,7 @@ pub struct ReadPart {
 #[derive(Debug)]
 #[must_use]
 pub struct ReadOutcome {
-    /// The buffers that went in.
+    /// The buffers that went in; none, if a deadline left them with the backend.
     pub buffers: Vec<HostBuf>,
     /// The object that was read, `None` if there is none.
     pub result: Result<Option<ObjectMeta>>,
@@ -312,6 +313,18 @@ pub struct StoreHealth {
     pub in_flight: usize,
     /// Operations whose callers have gone, and which the backend still holds.
     pub stranded: usize,
-    /// Whether calls fail at once because too many operations are stranded.
+    /// Whether calls fail at once because the store is marked down.
     pub down: bool,
+    /// Why it is marked down, if it is.
+    pub reason: Option<DownReason>,
+}
+
+/// Why a store is marked down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DownReason {
+    /// As many operations are stranded as may be: the backend hangs.
+    Stranded,
+    /// Calls in a row failed, or had no answer in time.
+    Failing,
 }

@@ -67,6 +67,11 @@ impl<'a> Stream<'a> {
         self.stopped
     }
 
+    /// Whether a buffer waits to be filled.
+    pub fn has_buffer(&self) -> bool {
+        !self.buffers.is_empty()
+    }
+
     /// The buffer that was used last, with the length of `range`.
     ///
     /// # Errors
@@ -127,7 +132,7 @@ pub async fn read_in_turns<S: KvStore + ?Sized>(
     loop {
         let mut parts = Vec::new();
         for range in &ranges[first..] {
-            if stream.buffers.is_empty() && !parts.is_empty() {
+            if !stream.has_buffer() && !parts.is_empty() {
                 break;
             }
             parts.push(ReadPart { offset: range.offset, buffer: stream.buffer(&store, *range)? });

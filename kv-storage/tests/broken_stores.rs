@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
+use kv_storage::fault::{Injection, When};
 use kv_storage::parts::{read_in_turns, write_in_turns};
+use kv_storage::probe::Finding;
 use kv_storage::{
-    ByteRange, Capabilities, Error, ErrorKind, KvStore, MemoryStore, Next, ObjectMeta, Publication,
-    ReadOutcome, ReadPart, ReadSink, Record, Result, StoreHealth, Upload, Version, WriteSource, conformance,
+    ByteRange, Capabilities, Error, ErrorKind, Fault, KvStore, MemoryStore, Next, ObjectMeta, Operation,
+    Publication, ReadOutcome, ReadPart, ReadSink, Record, Result, StoreHealth, Upload, Version, WriteSource,
+    conformance,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -358,4 +361,53 @@ async fn every_defect_fails_the_check_that_is_about_it() {
         println!("{defect:?}: {failure}");
         assert_eq!(failure.check(), check, "{defect:?}: {failure}");
     }
+}
+
+/// What a probe of a store with this defect says is broken.
+async fn probed(defect: Defect) -> Vec<&'static str> {
+    let store = Broken { inner: MemoryStore::new(), defect, lost: Arc::default() };
+    let report = kv_storage::probe(Arc::new(store.clone())).await;
+    assert!(report.to_string().contains(if report.musts_hold() { "fit for KV" } else { "NOT FIT" }));
+    let left = store.inner.list(&kv_storage::health::PROBE_NAMESPACE, None, 100).await.unwrap();
+    assert!(left.is_empty() || defect == Defect::DeleteDoesNothing, "the probe left {left:?}");
+    report.broken_musts().map(|finding| finding.what).collect()
+}
+
+#[tokio::test]
+async fn a_probe_says_what_is_broken() {
+    assert_eq!(probed(Defect::None).await, [""; 0]);
+    let (whole, race) =
+        ("invisible until published, then whole and at once", "one of two racing commits wins");
+    for (defect, what) in [
+        (Defect::VisibleBeforeCommit, whole),
+        (Defect::Overwrites, race),
+        (Defect::ShortRead, whole),
+        (Defect::MissIsAnError, whole),
+        (Defect::WrongKindOutOfRange, "ranges are exact"),
+        (Defect::ReadsOneByteOff, "ranges are exact"),
+        (Defect::ListShowsOneTooFew, "a listing shows what was published"),
+        (Defect::DeleteDoesNothing, "a deleted object is gone, and its name free"),
+        (Defect::RecordOverwrites, "a record is created once"),
+        (Defect::ReplaceIgnoresVersion, "a record is replaced if it is the expected one"),
+    ] {
+        let broken = probed(defect).await;
+        assert!(broken.contains(&what), "{defect:?}: {broken:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_of_a_store_that_hangs_or_refuses_says_so_and_ends() {
+    for operation in [Operation::Commit, Operation::Read, Operation::CreateRecord] {
+        let fault = Fault::new(Arc::new(MemoryStore::new()));
+        let _hold = fault.hang(When::every(operation));
+        let report = kv_storage::probe(Arc::new(fault)).await;
+        assert!(!report.musts_hold());
+        let hangs = |finding: &Finding| finding.note == "no end within 30s: a call hangs";
+        assert!(report.findings.iter().any(hangs), "{operation}: {report}");
+    }
+    let fault = Fault::new(Arc::new(MemoryStore::new()));
+    fault.inject(When::every(Operation::Begin), Injection::Fail(ErrorKind::PermissionDenied));
+    let report = kv_storage::probe(Arc::new(fault)).await;
+    let first = report.broken_musts().next().unwrap();
+    assert!(first.note.starts_with("PermissionDenied: fault(memory): injected fault in begin"), "{first}");
 }

@@ -1,10 +1,21 @@
 //! Every store, and every wrapper over it, keeps the contract.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "the functions that tests share are test code too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "the functions that tests share are test code too"
+)]
+
+mod engines;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kv_storage::posix::FsyncPolicy;
-use kv_storage::{Fault, KvStore, MemoryStore, Metered, PosixOptions, PosixStore, conformance};
+use kv_storage::{
+    Fault, GateOptions, HealthGate, KvStore, Limit, MemoryStore, Metered, PosixOptions, PosixStore,
+    RetryOptions, Retrying, Throttle, ThrottleOptions, conformance,
+};
 
 async fn check(writer: Arc<dyn KvStore>, reader: Arc<dyn KvStore>) {
     if let Err(failure) = conformance::run(Arc::clone(&writer), reader).await {
@@ -14,7 +25,13 @@ async fn check(writer: Arc<dyn KvStore>, reader: Arc<dyn KvStore>) {
 
 /// Two handles to one directory with nothing in common but the files.
 async fn posix_pair(options: PosixOptions) -> (tempfile::TempDir, PosixStore, PosixStore) {
-    let root = tempfile::tempdir().unwrap();
+    // A suite makes dozens of namespaces of 256 directories, which takes a disk a while: it is asked once, with flushing.
+    let root = match options.fsync {
+        FsyncPolicy::Durable => tempfile::tempdir(),
+        _ => tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()),
+    };
+    let root = root.unwrap();
+    let options = options.format_if_empty(true);
     let writer = PosixStore::open(root.path(), options.clone()).await.unwrap();
     let reader = PosixStore::open(root.path(), options).await.unwrap();
     (root, writer, reader)
@@ -28,42 +45,96 @@ async fn memory() {
 }
 
 //= SEMANTICS.md#posix-visible
+//= SEMANTICS.md#engine-same
 #[tokio::test(flavor = "multi_thread")]
 async fn posix_with_two_independent_handles() {
-    let (_root, writer, reader) = posix_pair(PosixOptions::default()).await;
-    check(Arc::new(writer.clone()), Arc::new(reader.clone())).await;
-    writer.idle().await;
-    reader.idle().await;
+    for engine in engines::engines(&std::env::temp_dir()).await {
+        let (_root, writer, reader) = posix_pair(PosixOptions::default().io(engine)).await;
+        assert_eq!(writer.io_engine().engine(), engine);
+        check(Arc::new(writer.clone()), Arc::new(reader.clone())).await;
+        writer.idle().await;
+        reader.idle().await;
+    }
+}
+
+//= SEMANTICS.md#engine-page-cache
+#[tokio::test(flavor = "multi_thread")]
+async fn posix_with_a_writer_past_the_page_cache_and_a_reader_through_it() {
+    let engines = engines::engines(&std::env::temp_dir()).await;
+    for (write, read) in engines.iter().flat_map(|write| engines.iter().map(move |read| (*write, *read))) {
+        let root = tempfile::tempdir().unwrap();
+        let open =
+            |engine| PosixStore::open(root.path(), PosixOptions::default().io(engine).format_if_empty(true));
+        let writer = open(write).await.unwrap();
+        let reader = open(read).await.unwrap();
+        check(Arc::new(writer), Arc::new(reader)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn posix_without_flushing_on_one_thread() {
-    let options = PosixOptions::default().fsync(FsyncPolicy::None).threads(1).queue(2);
-    let (_root, writer, reader) = posix_pair(options).await;
-    check(Arc::new(writer), Arc::new(reader)).await;
+    for engine in engines::engines(&std::env::temp_dir()).await {
+        let options = PosixOptions::default().io(engine).fsync(FsyncPolicy::None).threads(1).queue(2);
+        let (_root, writer, reader) = posix_pair(options).await;
+        check(Arc::new(writer), Arc::new(reader)).await;
+    }
 }
 
 #[tokio::test]
 async fn posix_on_a_current_thread_runtime() {
-    let (_root, writer, reader) = posix_pair(PosixOptions::default().fsync(FsyncPolicy::CloseToOpen)).await;
-    check(Arc::new(writer), Arc::new(reader)).await;
+    for engine in engines::engines(&std::env::temp_dir()).await {
+        let options = PosixOptions::default().io(engine).fsync(FsyncPolicy::CloseToOpen);
+        let (_root, writer, reader) = posix_pair(options).await;
+        check(Arc::new(writer), Arc::new(reader)).await;
+    }
+}
+
+/// Every wrapper, with settings that come into play.
+type Wrap = fn(Arc<dyn KvStore>) -> Arc<dyn KvStore>;
+const WRAPPERS: [(&str, Wrap); 6] = [
+    ("metered", |store| Arc::new(Metered::new(store))),
+    ("fault", |store| Arc::new(Fault::new(store))),
+    ("retrying", |store| Arc::new(Retrying::new(store, RetryOptions::default()))),
+    ("throttle", |store| Arc::new(Throttle::new(store, throttled()))),
+    ("limit", |store| Arc::new(Limit::new(store, 3, 100_000))),
+    ("health gate", |store| Arc::new(HealthGate::new(store, GateOptions::default()))),
+];
+
+fn throttled() -> ThrottleOptions {
+    let rate = 200 << 20;
+    let latency = Duration::from_micros(100);
+    ThrottleOptions::default().read_bytes_per_second(rate).write_bytes_per_second(rate).latency(latency)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metered_and_fault_over_memory() {
-    let store: Arc<dyn KvStore> = Arc::new(MemoryStore::new());
-    let metered = Metered::new(Arc::clone(&store));
-    check(Arc::new(metered.clone()), Arc::clone(&store)).await;
-    assert_eq!(metered.snapshot().in_flight, 0);
-    let fault = Fault::new(store);
-    check(Arc::new(fault.clone()), Arc::new(fault)).await;
+async fn every_wrapper_over_memory() {
+    for (name, wrap) in WRAPPERS {
+        println!("{name}");
+        let store: Arc<dyn KvStore> = Arc::new(MemoryStore::new());
+        check(wrap(Arc::clone(&store)), wrap(store)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metered_and_fault_over_posix() {
+async fn every_wrapper_over_posix() {
+    for engine in engines::engines(&std::env::temp_dir()).await {
+        let options = PosixOptions::default().io(engine).fsync(FsyncPolicy::None);
+        let (_root, writer, reader) = posix_pair(options).await;
+        let (writer, reader): (Arc<dyn KvStore>, Arc<dyn KvStore>) = (Arc::new(writer), Arc::new(reader));
+        for (name, wrap) in WRAPPERS {
+            println!("{name} over {engine:?}");
+            check(wrap(Arc::clone(&writer)), wrap(Arc::clone(&reader))).await;
+        }
+    }
+}
+
+/// As they stand in a rank: the retries outside, so that they see what the gate answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_wrappers_at_once() {
     let (_root, writer, reader) = posix_pair(PosixOptions::default().fsync(FsyncPolicy::None)).await;
-    let writer: Arc<dyn KvStore> = Arc::new(writer);
-    let reader: Arc<dyn KvStore> = Arc::new(reader);
-    check(Arc::new(Metered::new(Arc::clone(&writer))), Arc::new(Metered::new(Arc::clone(&reader)))).await;
-    check(Arc::new(Fault::new(writer)), Arc::new(Fault::new(reader))).await;
+    let wrap = |store: PosixStore| {
+        let store: Arc<dyn KvStore> = Arc::new(store);
+        WRAPPERS.into_iter().rev().fold(store, |store, (_, wrap)| wrap(store))
+    };
+    check(wrap(writer), wrap(reader)).await;
 }

@@ -1,22 +1,25 @@
 //! Stores from URLs: what opens, and what the errors say.
 
-use kv_storage::{ErrorKind, open};
+use kv_storage::{ErrorKind, format, open};
 
 //= SEMANTICS.md#posix-probe
 #[tokio::test]
 async fn urls_that_name_a_store_open_it() {
     let root = tempfile::tempdir().unwrap();
     let file = format!("file://{}", root.path().display());
-    for (url, display) in [
-        ("memory://", "memory".to_owned()),
-        ("null://", "null".to_owned()),
-        (&file, format!("posix:{}", root.path().display())),
+    for (url, formatted, display) in [
+        ("memory://", false, "memory".to_owned()),
+        ("null://", false, "null".to_owned()),
+        (&file, true, format!("posix:{}", root.path().display())),
     ] {
+        assert_eq!(format(url).await.unwrap(), formatted, "{url}");
         let store = open(url).await.unwrap();
         assert_eq!(store.to_string(), display, "{url}");
+        assert!(!format(url).await.unwrap(), "{url} was formatted twice");
     }
-    let left = root.path().read_dir().unwrap().count();
-    assert_eq!(left, 0, "the probe left files behind");
+    let mut left: Vec<_> = root.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["kvbridge-store", "v1"], "the probe left files behind");
 }
 
 #[tokio::test]
@@ -38,11 +41,12 @@ async fn urls_that_name_none_say_what_was_expected() {
         (&missing, "no such directory: expected the existing root"),
         (&a_file, "not a directory: expected the root"),
     ] {
-        let error = open(url).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid, "{url}: {error}");
-        let text = error.to_string();
-        assert!(text.contains(expected), "{url}: {text}");
-        assert!(text.contains(url.trim_start_matches("file://")), "{url}: {text}");
-        assert!(!text.contains('\n'), "more than one sentence: {text}");
+        for error in [open(url).await.map(drop).unwrap_err(), format(url).await.map(drop).unwrap_err()] {
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{url}: {error}");
+            let text = error.to_string();
+            assert!(text.contains(expected), "{url}: {text}");
+            assert!(text.contains(url.trim_start_matches("file://")), "{url}: {text}");
+            assert!(!text.contains('\n'), "more than one sentence: {text}");
+        }
     }
 }

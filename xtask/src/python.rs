@@ -51,12 +51,29 @@ pub(crate) fn has_pip() -> bool {
 /// # Errors
 /// [`Unavailable`] when the machine has no pip or reaches no registry; anything else is a failure.
 pub(crate) fn packages(processes: &Processes, target: &Path, pinned: &[&str]) -> Result<PathBuf> {
-    let folder = target.join("python");
-    let path = folder.join(pinned.join("-").replace("==", "-"));
     let names: Vec<_> = pinned.iter().filter_map(|pin| pin.split("==").next()).collect();
     // Compiled packages are of one version of Python: the import shows whether it is still the same.
     let import = format!("import {}", names.join(", "));
-    let usable = |path: &Path| works(python(&["-c", &import]).env("PYTHONPATH", path));
+    install(processes, target, pinned, |path| works(python(&["-c", &import]).env("PYTHONPATH", path)))
+}
+
+/// A folder with the files of a package, `name==version`, that has nothing to import.
+///
+/// # Errors
+/// As [`packages`].
+pub(crate) fn files(processes: &Processes, target: &Path, pinned: &str) -> Result<PathBuf> {
+    install(processes, target, &[pinned], Path::exists)
+}
+
+/// Installs packages once, and again if what was installed is not `usable`.
+fn install(
+    processes: &Processes,
+    target: &Path,
+    pinned: &[&str],
+    usable: impl Fn(&Path) -> bool,
+) -> Result<PathBuf> {
+    let folder = target.join("python");
+    let path = folder.join(pinned.join("-").replace("==", "-"));
     if path.exists() {
         if usable(&path) {
             return Ok(path);

@@ -17,10 +17,11 @@ use crate::engine::flavour::Flavour;
 use crate::engine::shard::Shard;
 use crate::model::ModelChoice;
 use crate::roles::reference;
-use crate::transfer::check_store;
+use crate::transfer::{self, DeviceKind, check_store};
 
 const EXAMPLES: &str = "\
 Example: the model's KV cache goes from three AMD-like ranks to one Gaudi-like rank:
+  mkdir /tmp/kv && handoff format --store file:///tmp/kv
   id=$(handoff prefill --store file:///tmp/kv --seeded --tp 3 --prompt 'Hello')
   handoff decode --store file:///tmp/kv --seeded --tp 1 --prompt 'Hello' --request $id
   handoff reference --seeded --prompt 'Hello'      # the same answer, without a hand-off
@@ -38,6 +39,15 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Makes an existing, empty directory a store; once, before the first prefill. Harmless if it is one.
+    Format {
+        /// Where the KV will rest, for example file:///mnt/kv.
+        #[arg(long)]
+        store: String,
+        /// Longest wait for the store, in seconds.
+        #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
+        deadline: u32,
+    },
     /// Engine A (blocks of 16 tokens, x-packed K): computes the prompt's KV and saves it; prints the request id.
     Prefill {
         #[command(flatten)]
@@ -92,6 +102,9 @@ struct HandOff {
     /// Tensor parallelism: number of rank processes (the models here allow 1, 3 and 9).
     #[arg(long, default_value_t = 1)]
     tp: usize,
+    /// Where the ranks keep their KV.
+    #[arg(long, value_enum, default_value_t = DeviceKind::Host)]
+    device: DeviceKind,
     /// Longest wait for the store, and for the other cluster, in seconds.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
     deadline: u32,
@@ -148,6 +161,9 @@ fn request_id(text: &str) -> Result<String, String> {
 pub fn main() -> ExitCode {
     let (role, result) = match CommandLine::parse().command {
         Command::Rank => return rank_main::run(),
+        Command::Format { store, deadline } => {
+            ("format", format_store(&store, deadline).map_err(Failure::Launcher))
+        }
         Command::Prefill { hand_off, request } => ("prefill", prefill(hand_off, request)),
         Command::Decode { hand_off, request, max_tokens, policy } => {
             ("decode", decode(hand_off, request, max_tokens, policy))
@@ -165,6 +181,12 @@ pub fn main() -> ExitCode {
         Failure::Signal(signal) => ExitCode::from(u8::try_from(128 + signal).unwrap_or(1)),
         Failure::Rank { .. } | Failure::Launcher(_) => ExitCode::FAILURE,
     }
+}
+
+fn format_store(store: &str, deadline: u32) -> Result<()> {
+    let formatted = transfer::format_store(store, Duration::from_secs(deadline.into()))?;
+    let outcome = if formatted { "is a store now" } else { "was a store already" };
+    Ok(writeln!(io::stdout(), "{store} {outcome}")?)
 }
 
 fn prefill(hand_off: HandOff, request: Option<String>) -> Result<(), Failure> {
@@ -206,6 +228,7 @@ impl HandOff {
             weights_digest,
             rank,
             tp: self.tp,
+            device: self.device,
             threads: self.question.threads(self.tp),
             tokens: tokens.clone(),
             store: self.store.clone(),

@@ -7,4 +7,4 @@ mod queue;
 
 pub use bounds::{check_bounds, check_granularity};
 pub use in_flight::{InFlight, Ticket};
-pub use queue::{Moved, TransferQueue};
+pub use queue::{Completion, Moved, TransferQueue};

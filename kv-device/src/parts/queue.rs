@@ -4,6 +4,7 @@
 //! dropped the future, the answer has no receiver and the buffer is dropped on the thread, after the last byte was moved. Every job
 //! answers, even one that panics or is never run, so a caller always gets its buffer back.
 
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,7 +18,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::{InFlight, Ticket};
 use crate::{Error, ErrorKind, Fence, Result, TransferRequest};
 
-type Work = Box<dyn FnOnce(&Transfer, &mut HostBuf) -> Result<()> + Send>;
+/// What is left of a transfer that was started: it waits for the last byte.
+pub type Completion = Box<dyn FnOnce() -> Result<()> + Send>;
+
+type Work = Box<dyn FnOnce(&Transfer, &mut HostBuf) -> Result<Option<Completion>> + Send>;
 type Reply = (HostBuf, Result<()>);
 
 /// One thread that runs transfers in the order in which they were first polled.
@@ -51,17 +55,22 @@ impl TransferQueue {
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) for a depth of zero, [`Unavailable`](ErrorKind::Unavailable) if the system gives no thread.
     pub fn start(device: &impl Display, name: &str, depth: usize) -> Result<Self> {
+        Self::start_ahead(device, name, depth, 1)
+    }
+
+    /// As [`start`](Self::start), for devices that work while the thread does not: up to `ahead` transfers of
+    /// [`run_ahead`](Self::run_ahead) are under way at a time, so that the device always has the next one.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_ahead(device: &impl Display, name: &str, depth: usize, ahead: usize) -> Result<Self> {
         if depth == 0 {
             let message = format!("queue {name} has a depth of 0: give room for at least one transfer");
             return Err(Error::new(ErrorKind::Invalid, device, message));
         }
-        let (jobs, mut queued) = mpsc::channel::<Job>(depth);
+        let (jobs, queued) = mpsc::channel::<Job>(depth);
         let thread = std::thread::Builder::new().name(name.to_owned());
-        let run = move || {
-            while let Some(job) = queued.blocking_recv() {
-                job.run();
-            }
-        };
+        let run = move || serve(queued, ahead);
         thread.spawn(run).map_err(|error| {
             let message = format!("cannot start thread {name}: raise the limit of threads");
             Error::new(ErrorKind::Unavailable, device, message).with_source(error)
@@ -92,11 +101,41 @@ impl TransferQueue {
         request: TransferRequest,
         work: impl FnOnce(&Transfer, &mut HostBuf) -> Result<()> + Send + 'static,
     ) -> (HostBuf, Result<()>) {
+        let work = |transfer: &Transfer, staging: &mut HostBuf| work(transfer, staging).map(|()| None);
+        self.queue(in_flight, request, Box::new(work)).await
+    }
+
+    /// Queues one transfer of a device that works by itself: the thread waits for its fence and calls `begin`, which starts the copy
+    /// and returns what waits for it; that is called after those of the transfers before it. The buffer is the job's until then.
+    ///
+    /// If `begin` fails, nothing may be under way any more that uses the buffer.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    ///
+    /// # Cancel safety
+    /// As [`run`](Self::run).
+    pub async fn run_ahead(
+        &self,
+        in_flight: &Arc<InFlight>,
+        request: TransferRequest,
+        begin: impl FnOnce(&Transfer, &mut HostBuf) -> Result<Completion> + Send + 'static,
+    ) -> (HostBuf, Result<()>) {
+        let begin = |transfer: &Transfer, staging: &mut HostBuf| begin(transfer, staging).map(Some);
+        self.queue(in_flight, request, Box::new(begin)).await
+    }
+
+    async fn queue(
+        &self,
+        in_flight: &Arc<InFlight>,
+        request: TransferRequest,
+        work: Work,
+    ) -> (HostBuf, Result<()>) {
         let Some(ticket) = in_flight.begin() else {
             return (request.staging, Err(closed(&self.device)));
         };
         // Declared after the ticket, so dropped before it: what a future that is dropped here held is back when `quiesce` returns.
-        let (request, work) = (request, Box::new(work));
+        let (request, work) = (request, work);
         let Ok(place) = self.jobs.reserve().await else {
             let message = "the device's thread is gone: open the device again";
             return (request.staging, Err(Error::new(ErrorKind::DeviceLost, &self.device, message)));
@@ -174,24 +213,89 @@ struct Job {
     ticket: Ticket,
 }
 
+/// A transfer under way, with the fields in the order of a job's.
+struct Started {
+    completion: Completion,
+    transfer: Transfer,
+    moved: Arc<Counters>,
+    answer: Answer,
+    ticket: Ticket,
+}
+
+/// The thread of a queue: starts transfers in order while fewer than `ahead` are under way, and ends them in order.
+fn serve(mut queued: mpsc::Receiver<Job>, ahead: usize) {
+    let mut started: VecDeque<Started> = VecDeque::new();
+    loop {
+        let next = match started.len() {
+            0 => match queued.blocking_recv() {
+                Some(job) => Some(job),
+                None => return,
+            },
+            under_way if under_way < ahead => queued.try_recv().ok(),
+            _ => None,
+        };
+        match next {
+            Some(job) => {
+                let under_way = job.begin(&mut started);
+                started.extend(under_way);
+            }
+            None => started.pop_front().map(Started::finish).unwrap_or_default(),
+        }
+    }
+}
+
 impl Job {
-    fn run(self) {
+    /// Starts the transfer. Before it waits for a fence it ends those that are under way: nobody knows how long the fence takes.
+    fn begin(self, started: &mut VecDeque<Started>) -> Option<Started> {
         let Self { work, transfer, after, fence_timeout, moved, mut answer, ticket } = self;
         let device = Arc::clone(&answer.device);
         let result = answer.parts.as_mut().map(|(_, staging)| {
             // A panic is caught so that one bad fence does not take the queue down. What the work left half-done is the content of
             // the buffer and of the regions, which the error declares lost.
             catch_unwind(AssertUnwindSafe(|| {
-                wait(&device, after, fence_timeout)?;
-                work(&transfer, staging)?;
-                moved.count(&transfer);
-                Ok(())
+                let reached = match &after {
+                    Some(fence) if !started.is_empty() => fence.wait(Duration::ZERO)?,
+                    _ => false,
+                };
+                if !reached {
+                    if after.is_some() {
+                        started.drain(..).for_each(Started::finish);
+                    }
+                    wait(&device, after, fence_timeout)?;
+                }
+                work(&transfer, staging)
             }))
         });
-        drop(transfer);
         match result {
-            Some(Ok(result)) => answer.send(result),
-            _ => drop(answer),
+            Some(Ok(Ok(Some(completion)))) => Some(Started { completion, transfer, moved, answer, ticket }),
+            Some(Ok(outcome)) => {
+                let outcome = outcome.map(|_| moved.count(&transfer));
+                drop(transfer);
+                answer.send(outcome);
+                drop(ticket);
+                None
+            }
+            _ => {
+                drop(transfer);
+                drop(answer);
+                drop(ticket);
+                None
+            }
+        }
+    }
+}
+
+impl Started {
+    /// Waits for the last byte, and answers.
+    fn finish(self) {
+        let Self { completion, transfer, moved, answer, ticket } = self;
+        match catch_unwind(AssertUnwindSafe(completion)) {
+            Ok(outcome) => {
+                let outcome = outcome.map(|()| moved.count(&transfer));
+                drop(transfer);
+                answer.send(outcome);
+            }
+            Err(_) => drop(answer),
         }
         drop(ticket);
     }

@@ -4,6 +4,7 @@
 //! The runs of a chunk are the same for every layer, and for every slice but for where its heads begin, so the plan holds them once per
 //! chunk, and the sections with their places once per slice: O(blocks + layers), whatever is moved.
 
+mod row_plan;
 mod rows;
 mod steps;
 
@@ -14,6 +15,7 @@ use crate::{
     Chunk, Error, Geometry, LayerPlan, Namespace, NamespaceDigest, ObjectLayout, ObjectName, PagingLayout,
     Result, Slice, TensorBase, TensorKind,
 };
+pub use row_plan::RowPlan;
 use rows::RowAreas;
 pub use steps::{HostStep, Movement, RowMove, Steps};
 

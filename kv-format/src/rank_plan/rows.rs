@@ -60,22 +60,33 @@ impl RowAreas {
         tokens: &Range<u32>,
         min_bytes: u64,
     ) -> Result<Self> {
-        let (mut plans, mut areas) = (Vec::new(), Vec::new());
+        let planned = Self::plan(geometry, kinds, blocks, tokens);
         for tensor in geometry.tensors.iter().filter(|tensor| kinds.contains(&tensor.kind)) {
-            let rows = geometry.rows(tensor.kind, tokens, blocks);
-            let (plan, area) = area(geometry, tensor, &rows);
-            if let Some(short) =
-                plan.nests.iter().map(|nest| nest.run_bytes).filter(|run| *run < min_bytes).min()
-            {
+            if let Some(short) = planned.device.shortest_run(tensor.kind).filter(|run| *run < min_bytes) {
                 return Err(Error::invalid(format!(
                     "{:?} of KV group {}: tokens {tokens:?} lie in contiguous rows of {short} bytes, but the device moves none below {min_bytes}: use a paging layout in which all heads of a token are neighbours, whole blocks, or a device that moves any run",
                     tensor.kind, geometry.group
                 )));
             }
+        }
+        Ok(planned)
+    }
+
+    /// Plans the row areas of `kinds`, however long the rows are.
+    pub(super) fn plan(
+        geometry: &Geometry,
+        kinds: &[TensorKind],
+        blocks: &[u32],
+        tokens: &Range<u32>,
+    ) -> Self {
+        let (mut plans, mut areas) = (Vec::new(), Vec::new());
+        for tensor in geometry.tensors.iter().filter(|tensor| kinds.contains(&tensor.kind)) {
+            let rows = geometry.rows(tensor.kind, tokens, blocks);
+            let (plan, area) = area(geometry, tensor, &rows);
             plans.push((tensor.kind, plan));
             areas.push(area);
         }
-        Ok(Self { device: Arc::new(LayerPlan { kinds: plans }), areas })
+        Self { device: Arc::new(LayerPlan { kinds: plans }), areas }
     }
 
     /// Runs between the row areas and the sections of a slice with these heads of the model.

@@ -74,10 +74,10 @@ impl Stores {
             .prefix("kvbridge-bench-")
             .tempdir_in(&parent)
             .with_context(|| format!("no folder can be made in {}", parent.display()))?;
-        let open = |name, options| -> Result<Arc<dyn KvStore>> {
+        let open = |name, options: PosixOptions| -> Result<Arc<dyn KvStore>> {
             let root = folder.path().join(name);
             std::fs::create_dir(&root)?;
-            Ok(Arc::new(runtime.block_on(PosixStore::open(&root, options))?))
+            Ok(Arc::new(runtime.block_on(PosixStore::open(&root, options.format_if_empty(true)))?))
         };
         let unflushed = PosixOptions::default().fsync(FsyncPolicy::None);
         let (compared, flushing) = (open("compared", unflushed)?, open("default", PosixOptions::default())?);

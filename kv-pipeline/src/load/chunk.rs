@@ -11,20 +11,23 @@ use kv_memory::HostBuf;
 use kv_storage::{ByteRange, ErrorKind as StorageKind};
 
 use super::failed::Failed;
+use super::rows::{streaming_parts, whole_chunk_parts};
 use super::verifier::{State, Verified, Verifier, delivered};
 use super::{ChunkFailure, Delivered, LoadTask, StaticScales, StopReason};
 use crate::existing::quarantine;
 use crate::parts::{Part, PlannedObject};
+use crate::rows::together;
 use crate::{Delivery, Error, Result};
 
 impl LoadTask {
     /// Parts of the staging pool that a chunk takes while it is on its way.
     pub(super) fn staging_parts(&self, chunk: &Chunk) -> usize {
+        let Ok(objects) = self.objects(chunk, &Arc::default()) else { return 0 };
         if self.delivery == Delivery::AsVerified {
-            return 1;
+            let sets = together(&objects);
+            return sets.iter().map(|set| streaming_parts(&objects, set)).max().unwrap_or(1);
         }
-        self.objects(chunk, &Arc::default())
-            .map_or(0, |objects| objects.iter().map(|object| object.parts.len()).sum())
+        whole_chunk_parts(&objects)
     }
 
     /// What this rank loads of a chunk.
@@ -48,7 +51,7 @@ impl LoadTask {
             Err(failed) => return self.failure(chunk, &[], failed).await,
         };
         let objects = self.objects(chunk, &scales)?;
-        let all: usize = objects.iter().map(|object| object.parts.len()).sum();
+        let all = whole_chunk_parts(&objects);
         let result = match self.delivery {
             Delivery::AsVerified => self.load_as_verified(number, &objects).await,
             Delivery::WholeChunk if all <= self.core.pool.parts() => {
@@ -98,6 +101,13 @@ impl LoadTask {
             verified.push(self.read(index, object, parts, seen, Verified::Keep, buffers).await?.kept);
         }
         self.turns.wait(limits, number).await?;
+        // What is left of the staging is for rows.
+        let mut sum = Delivered::default();
+        for set in together(objects).into_iter().filter(|set| objects[set[0]].rows.is_some()) {
+            let kept: Vec<(&PlannedObject, &[HostBuf])> =
+                set.iter().map(|&index| (&*objects[index], verified[index].as_slice())).collect();
+            staging = self.deliver_rows(&kept, 0..kept[0].0.parts.len(), staging).await?;
+        }
         // All at once into the device's queue; every one of them has ended before the chunk has.
         let mut transfers = FuturesUnordered::new();
         for (object, buffers) in objects.iter().zip(verified) {
@@ -105,11 +115,14 @@ impl LoadTask {
                 transfers.push(self.deliver(object, part, buffer));
             }
         }
-        let mut result = Ok(Delivered::default());
+        let mut result = Ok(());
         while let Some(delivered) = transfers.next().await {
-            result = result.and_then(|sum: Delivered| delivered.map(|one| sum + one));
+            match delivered {
+                Ok(one) => sum = sum + one,
+                Err(failed) => result = result.and(Err(failed)),
+            }
         }
-        result
+        result.map(|()| sum)
     }
 
     /// Verifies the whole chunk through one staging part, then reads it again to deliver it.
@@ -126,8 +139,10 @@ impl LoadTask {
         }
         self.turns.wait(&self.limits, number).await?;
         let mut sum = Delivered::default();
-        for (index, (object, seen)) in objects.iter().zip(seen).enumerate() {
-            sum = sum + self.stream(index, object, seen).await?;
+        let mut seen: Vec<Option<State>> = seen.into_iter().map(Some).collect();
+        for set in together(objects) {
+            let seen = set.iter().map(|&index| seen[index].take().unwrap_or_default()).collect();
+            sum = sum + self.stream_together(&set, objects, seen).await?;
         }
         Ok(sum)
     }
@@ -139,8 +154,9 @@ impl LoadTask {
         objects: &[Arc<PlannedObject>],
     ) -> Result<Delivered, Failed> {
         let mut sum = Delivered::default();
-        for (index, object) in objects.iter().enumerate() {
-            sum = sum + self.stream(index, object, State::default()).await?;
+        for set in together(objects) {
+            let seen = set.iter().map(|_| State::default()).collect();
+            sum = sum + self.stream_together(&set, objects, seen).await?;
         }
         self.turns.wait(&self.limits, number).await?;
         Ok(sum)
@@ -148,7 +164,7 @@ impl LoadTask {
 
     /// Reads an object, provided that it is the version that was `seen` before, and delivers each part as soon as it is verified: on
     /// the thread that reads it where the store has threads and the device copies on any; else one after the other.
-    async fn stream(
+    pub(super) async fn stream(
         &self,
         index: usize,
         object: &Arc<PlannedObject>,
@@ -176,7 +192,7 @@ impl LoadTask {
     }
 
     /// Reads some parts of an object through a verifier; what was `seen` is of an earlier read of it.
-    async fn read(
+    pub(super) async fn read(
         &self,
         index: usize,
         object: &Arc<PlannedObject>,
@@ -207,8 +223,8 @@ impl LoadTask {
         }
     }
 
-    /// Copies verified sections into the engine's memory.
-    async fn deliver(
+    /// Copies verified sections into the engine's memory, but for those that move in rows, and counts them all.
+    pub(super) async fn deliver(
         &self,
         object: &PlannedObject,
         part: &Part,
@@ -218,7 +234,9 @@ impl LoadTask {
             return Ok(Delivered::default());
         }
         let transfer = object.delivery(&self.registered, part)?;
-        self.scatter(transfer, staging).await?;
+        if !transfer.sections.is_empty() || object.rows.is_none() {
+            self.scatter(transfer, staging).await.1?;
+        }
         Ok(delivered(&self.core, object, part))
     }
 
@@ -226,15 +244,22 @@ impl LoadTask {
     async fn reach_fence(&self, object: &PlannedObject) -> Result<(), Failed> {
         if self.after.is_some() {
             let staging = self.limits.run(self.core.pool.acquire()).await?;
-            self.scatter(object.nothing(), staging).await?;
+            self.scatter(object.nothing(), staging).await.1?;
         }
         Ok(())
     }
 
-    async fn scatter(&self, transfer: Transfer, staging: HostBuf) -> Result<(), Failed> {
+    /// The buffer comes back unless the device holds it beyond the deadline, or the load is to end.
+    pub(super) async fn scatter(
+        &self,
+        transfer: Transfer,
+        staging: HostBuf,
+    ) -> (Option<HostBuf>, Result<(), Failed>) {
         let (after, fence_timeout) = (self.after.clone(), self.limits.remaining());
         let request = TransferRequest { transfer, staging, after, fence_timeout };
-        let (_, result) = self.limits.device(self.registered.memory().scatter(request)).await?;
-        Ok(result.map_err(Error::from)?)
+        match self.limits.device(self.registered.memory().scatter(request)).await {
+            Ok((staging, result)) => (Some(staging), result.map_err(|error| Error::from(error).into())),
+            Err(error) => (None, Err(error.into())),
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod chunk;
 mod failed;
 mod outcome;
+mod rows;
 mod static_scales;
 mod verifier;
 

@@ -35,17 +35,21 @@ impl SaveTask {
         let (limits, turns) = (&self.limits, &self.turns);
         let object = PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks)?;
         let object = &Arc::new(object);
-        let staging = limits.run(self.core.pool.acquire()).await?;
+        // With the buffer for rows in one step: two objects that each waited for their second would wait for each other.
+        let buffers = 1 + usize::from(object.rows.is_some());
+        let mut staging = limits.run(self.core.pool.acquire_many(buffers)).await?;
+        let rows = staging.split_off(1).pop();
+        let Some(staging) = staging.pop() else { return Err(Error::invalid("the pool lent nothing")) };
         let (staging, existing) = read_existing(&self.core, limits, object, staging).await?;
         if let Existing::Same(_) = existing {
-            drop(staging);
+            drop((staging, rows));
             turns.wait(limits, number).await?;
             count(&self.core.counters.objects_deduplicated, 1);
             return Ok(Stored::Deduplicated);
         }
         let upload = limits.run(self.core.store.begin(&object.name, object.layout.object_len)).await??;
         reach(&self.core, crash::OBJECT_BEGUN);
-        let filled = match self.fill(object, &*upload, staging).await {
+        let filled = match self.fill(object, &*upload, staging, rows).await {
             // No staging is held while others take their turn.
             Ok(header) => turns.wait(limits, number).await.map(|()| header).map_err(Error::from),
             Err(error) => Err(error),
@@ -66,10 +70,11 @@ impl SaveTask {
         object: &Arc<PlannedObject>,
         upload: &dyn Upload,
         mut buffer: HostBuf,
+        mut rows: Option<HostBuf>,
     ) -> Result<ObjectHeader> {
         let filling = Filling::new(&self.core, object, &self.registered, &self.gate);
         let memory = self.registered.memory();
-        if self.core.store.calls_back_on_own_threads() && memory.copies_now() {
+        if self.core.store.calls_back_on_own_threads() && memory.copies_now() && object.rows.is_none() {
             buffer = self.reach_fence(object, buffer).await?;
             let source = Arc::<Filling>::clone(&filling);
             let written = self.limits.run(upload.write_from(filling.ranges(), buffer, source)).await?;
@@ -82,6 +87,10 @@ impl SaveTask {
                 let number = filling.part(index);
                 buffer.set_len(range.len)?;
                 buffer = self.gather(object, &object.parts[number], buffer).await?;
+                if let Some(row_buffer) = rows.take() {
+                    let part = &object.parts[number];
+                    rows = Some(self.gather_rows(object, part, row_buffer, &mut buffer).await?);
+                }
                 filling.complete(number, &mut buffer)?;
                 let written = self.limits.run(upload.write(range.offset, buffer)).await?;
                 written.1?;
@@ -95,12 +104,29 @@ impl SaveTask {
         filling.header().ok_or_else(|| Error::invalid(format!("{} has no parts", object.name)))
     }
 
-    /// Copies a part's sections out of the engine's memory.
+    /// Copies a part's sections out of the engine's memory, but for those that move in rows.
     async fn gather(&self, object: &PlannedObject, part: &Part, staging: HostBuf) -> Result<HostBuf> {
-        if part.sections.is_empty() {
+        let transfer = object.transfer(&self.registered, part)?;
+        if transfer.sections.is_empty() {
             return Ok(staging);
         }
-        self.transfer(object.transfer(&self.registered, part)?, staging).await
+        self.transfer(transfer, staging).await
+    }
+
+    /// Copies the rows of a part's sections, with all heads of the rank, and picks the object's out of them.
+    async fn gather_rows(
+        &self,
+        object: &PlannedObject,
+        part: &Part,
+        mut rows: HostBuf,
+        buffer: &mut HostBuf,
+    ) -> Result<HostBuf> {
+        let sections = part.sections.clone().filter(|section| object.in_rows(*section));
+        for batch in object.row_batches(sections, rows.capacity()) {
+            rows = self.transfer(object.row_transfer(&self.registered, &batch)?, rows).await?;
+            object.pick(part, &batch, &rows, buffer);
+        }
+        Ok(rows)
     }
 
     /// Waits until the engine lets its blocks be read.

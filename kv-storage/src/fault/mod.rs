@@ -229,6 +229,7 @@ impl KvStore for Fault {
             in_flight: own.in_flight.max(inner.in_flight),
             stranded: own.stranded + inner.stranded,
             down: own.down || inner.down,
+            reason: own.reason.or(inner.reason),
         }
     }
 

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::{Error, ErrorKind, Result, StoreHealth};
+use crate::{DownReason, Error, ErrorKind, Result, StoreHealth};
 
 /// Stranded operations at which a store is marked down, unless its options say otherwise.
 pub const DEFAULT_STRANDED_BOUND: usize = 64;
@@ -113,10 +113,12 @@ impl Admission {
     /// The counts now.
     pub fn health(&self) -> StoreHealth {
         let counts = self.shared.counts();
+        let down = counts.stranded >= self.shared.bound;
         StoreHealth {
             in_flight: counts.in_flight,
             stranded: counts.stranded,
-            down: counts.stranded >= self.shared.bound,
+            down,
+            reason: down.then_some(DownReason::Stranded),
         }
     }
 
@@ -211,7 +213,7 @@ mod tests {
     use super::*;
 
     fn health(in_flight: usize, stranded: usize, down: bool) -> StoreHealth {
-        StoreHealth { in_flight, stranded, down }
+        StoreHealth { in_flight, stranded, down, reason: down.then_some(DownReason::Stranded) }
     }
 
     #[test]

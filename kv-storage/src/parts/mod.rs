@@ -13,6 +13,7 @@ pub use admission::{Admission, Background, Caller, DEFAULT_STRANDED_BOUND, Ticke
 pub use coverage::{Coverage, Writing};
 pub use workers::Workers;
 
+pub use crate::passage::{Answer, Deadline, Entry, Passage, Rule};
 pub use crate::streaming::{Stream, read_in_turns, write_in_turns};
 use crate::{Error, ErrorKind, MAX_RECORD_BYTES, Result};
 

@@ -275,7 +275,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::StoreHealth;
+    use crate::{DownReason, StoreHealth};
 
     const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -318,7 +318,8 @@ mod tests {
 
         let (second, release_second) = hung(&workers, Arc::clone(&held)).await;
         drop(second);
-        assert_eq!(admission.health(), StoreHealth { in_flight: 0, stranded: 2, down: true });
+        let reason = Some(DownReason::Stranded);
+        assert_eq!(admission.health(), StoreHealth { in_flight: 0, stranded: 2, down: true, reason });
         let (_, refused) = workers.run((), |_| Ok(())).await;
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unavailable);
 

@@ -2,6 +2,14 @@
 
 use crate::env::CrashPoint;
 
+/// The temporary file of a store's marker exists.
+pub(super) const MARKER_TEMP_CREATED: CrashPoint = CrashPoint("posix.format.temp-created");
+/// The marker is visible, and its temporary name still exists; there is no directory beneath the root yet.
+pub(super) const MARKER_LINKED: CrashPoint = CrashPoint("posix.format.linked");
+/// A whole fan-out exists under a temporary name.
+pub(super) const FAN_OUT_MADE: CrashPoint = CrashPoint("posix.fan-out.made");
+/// It has its name; the directory above is not flushed.
+pub(super) const FAN_OUT_RENAMED: CrashPoint = CrashPoint("posix.fan-out.renamed");
 /// An object's temporary file exists.
 pub(super) const OBJECT_TEMP_CREATED: CrashPoint = CrashPoint("posix.object.temp-created");
 /// Its length is reserved.
@@ -27,8 +35,12 @@ pub(super) const RECORD_TEMP_REMOVED: CrashPoint = CrashPoint("posix.record.temp
 /// A record was replaced; the directory is not flushed.
 pub(super) const RECORD_REPLACED: CrashPoint = CrashPoint("posix.record.replaced");
 
-/// Every crash point of this store, in the order in which a publication passes them.
+/// Every crash point of this store, in the order in which opening an empty directory and publishing in it pass them.
 pub const CRASH_POINTS: &[CrashPoint] = &[
+    MARKER_TEMP_CREATED,
+    MARKER_LINKED,
+    FAN_OUT_MADE,
+    FAN_OUT_RENAMED,
     OBJECT_TEMP_CREATED,
     OBJECT_RESERVED,
     OBJECT_WRITTEN,

@@ -1,23 +1,41 @@
-//! A store on a directory of a local file system.
+//! A store on a directory of a local file system or an NFS mount.
 //!
 //! ```text
-//! <root>/v1/<namespace>/<2 hex>/<key>.<chunk>.<slice>   objects, immutable
-//! <root>/v1/<namespace>/<2 hex>/.kv-tmp.<pid>.<random>  on their way in
-//! <root>/v1/records/<kind>/<2 hex>/<digest>.<part>      records, replaced by rename
-//! <root>/quarantine/                                    objects that failed verification
+//! <root>/kvbridge-store                                        the marker: format, fan-out, modes
+//! <root>/v1/<namespace>/<2 hex>/<key>.<chunk>.<slice>          objects, immutable
+//! <root>/v1/<namespace>/<2 hex>/.kv-tmp.<host>.<pid>.<random>  on their way in
+//! <root>/v1/records/<kind>/<2 hex>/<digest>.<part>             records, replaced by rename
+//! <root>/quarantine/                                           objects that failed verification
 //! ```
+//!
+//! A directory becomes a store by [`format`](PosixStore::format), once; a path that is mistyped or a disk that is not mounted is
+//! refused and not filled.
 //!
 //! **By default every publication is flushed to the device** ([`FsyncPolicy::Durable`]); a cache that may be lost in a power cut
 //! can choose a faster policy, and reads there what it gives up.
 //!
-//! Nothing beneath the root is ever reached through a symbolic link, and only regular files are opened.
+//! Nothing beneath the root is ever reached through a symbolic link, and only regular files are opened, of our own owner (or, in group
+//! mode, of the group) and under no second name.
 
 mod crash;
+mod directories;
+mod fan_out;
+mod files;
+mod format;
+mod io;
+mod lookup;
+mod marker;
+mod mount;
+mod names;
 mod objects;
 mod options;
 mod probe;
 mod publish;
+mod reading;
 mod records;
+#[cfg(test)]
+mod retransmission;
+mod rights;
 mod sweep;
 mod temporary;
 mod tree;
@@ -32,8 +50,11 @@ use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
 pub use crash::CRASH_POINTS;
-pub use options::{FsyncPolicy, Modes, PosixOptions};
-use publish::PosixUpload;
+use io::Calls;
+pub use io::{IoChoice, IoEngine};
+pub use mount::{Mount, MountWarning};
+pub use options::{FormatOptions, FsyncPolicy, Modes, PosixOptions};
+use publish::{Mover, PosixUpload};
 use tree::Tree;
 
 use crate::parts::{Admission, Stream, Workers, record_fits};
@@ -48,44 +69,63 @@ pub struct PosixStore {
     tree: Arc<Tree>,
     workers: Arc<Workers>,
     admission: Admission,
+    mover: Mover,
+    choice: Arc<IoChoice>,
     threads: usize,
 }
 
 impl PosixStore {
-    /// Opens the existing directory `root`, tries whether files can be created, linked, read and removed there, and starts a sweep
-    /// of old temporary files in the background.
+    /// Opens the store in the formatted directory `root`, tries whether files can be created, published, read and removed there, and
+    /// starts a sweep of old temporary files in the background.
+    ///
+    /// A full file system opens: it can still be read. So does the store of a group for those of it who may not write there.
     ///
     /// # Errors
-    /// `Invalid` if `root` is no directory, `PermissionDenied` if it cannot be written, `Unsupported` if its file system cannot
-    /// link without replacing. A full file system opens: it can still be read.
+    /// `Invalid` if `root` is no directory or was not formatted ([`format`](Self::format)), or for other modes than those of the options;
+    /// `PermissionDenied` if it cannot be written, or could be by others; `Unsupported` for a format of another major version, if
+    /// its file system can neither link nor rename without replacing, and if the options insist on an I/O engine that cannot be had;
+    /// `Backend` for a damaged marker.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn open(root: &Path, options: PosixOptions) -> Result<Self> {
-        let label = format!("posix:{}", root.display());
+        let label = label(root)?;
         let admission = Admission::new(options.stranded_bound);
-        let workers =
-            Arc::new(Workers::new(label.clone(), options.threads, options.queue, admission.clone()));
-        if !root.is_absolute() {
-            let message =
-                "expected an absolute path: what a relative one means changes with the working directory";
-            return Err(Error::new(ErrorKind::Invalid, label, message));
-        }
+        let workers = Arc::new(Workers::new(label, options.threads, options.queue, admission.clone()));
         let path = root.to_owned();
         let (threads, sweep_older_than) = (options.threads.max(1), options.sweep_older_than);
-        let open = move |_: &mut ()| {
-            let tree = Arc::new(Tree::open(&path, &options)?);
-            probe::probe(&tree)?;
-            Ok(tree)
+        let open = move |workers: &mut Arc<Workers>| {
+            let tree = Tree::open(&path, &options, workers)?;
+            let (engine, choice) = io::choose(&tree, &options)?;
+            Ok((tree, engine, choice))
         };
-        let tree = workers.run((), open).await.1?;
+        let (tree, engine, choice) = workers.run(Arc::clone(&workers), open).await.1?;
+        let calls = Arc::new(Calls::new(tree.to_string(), admission.clone(), engine.depth()));
         if let Some(age) = sweep_older_than {
             let tree = Arc::clone(&tree);
             workers.clean_up(move || {
                 let _ = tree.sweep(age); // what it cannot remove it leaves to the next
             });
         }
-        Ok(Self { tree, workers, admission, threads })
+        let mover = Mover { engine, calls };
+        Ok(Self { tree, workers, admission, mover, choice: Arc::new(choice), threads })
+    }
+
+    /// Makes the existing, empty directory `root` a store, whose marker says what this version does; `false` if it was one already.
+    /// Two processes that format it at once make one store.
+    ///
+    /// The directories of records, and of the namespaces that the options name, are made now.
+    ///
+    /// # Errors
+    /// `Invalid` if `root` is no directory, is not empty, or is a store with other modes; otherwise as [`open`](Self::open), and `NoSpace`.
+    ///
+    /// # Cancel safety
+    /// A dropped call goes on formatting.
+    pub async fn format(root: &Path, options: FormatOptions) -> Result<bool> {
+        let workers = Arc::new(Workers::new(label(root)?, 1, 1, Admission::new(1)));
+        let path = root.to_owned();
+        let format = move |workers: &mut Arc<Workers>| format::format(workers, &path, &options);
+        workers.run(Arc::clone(&workers), format).await.1
     }
 
     /// The directory.
@@ -93,9 +133,24 @@ impl PosixStore {
         self.tree.path()
     }
 
-    /// Whether the directory is on a network file system, for which this store does not yet know the rules of attribute caches.
+    /// Whether the directory is on a network file system.
     pub fn is_network(&self) -> bool {
         self.tree.network()
+    }
+
+    /// The mount that the directory is on, as it was when the store was opened; `None` where `/proc` is not mounted.
+    pub fn mount(&self) -> Option<&Mount> {
+        self.tree.mount.as_ref()
+    }
+
+    /// What the mount's options cost or endanger, and what to change; print them where an operator looks.
+    pub fn warnings(&self) -> Vec<MountWarning> {
+        self.tree.mount.as_ref().map(Mount::warnings).unwrap_or_default()
+    }
+
+    /// What moves the bytes of objects here, and why that.
+    pub fn io_engine(&self) -> &IoChoice {
+        &self.choice
     }
 
     /// Flushes of files and directories so far (`fsync`); none unless the policy asks for them.
@@ -127,6 +182,16 @@ impl PosixStore {
     }
 }
 
+/// What errors call the store.
+fn label(root: &Path) -> Result<String> {
+    let label = format!("posix:{}", root.display());
+    if root.is_absolute() {
+        return Ok(label);
+    }
+    let message = "expected an absolute path: what a relative one means changes with the working directory";
+    Err(Error::new(ErrorKind::Invalid, label, message))
+}
+
 impl fmt::Display for PosixStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.tree.fmt(f)
@@ -141,7 +206,7 @@ impl KvStore for PosixStore {
             write_order: WriteOrder::Any,
             part_bytes: 1 << 20,
             alignment: 4096,
-            concurrency: self.threads,
+            concurrency: self.threads.max(self.mover.engine.depth()),
             atomic_create: true,
         }
     }
@@ -155,14 +220,16 @@ impl KvStore for PosixStore {
     }
 
     async fn begin(&self, name: &ObjectName, len: u64) -> Result<Box<dyn Upload>> {
-        let name = *name;
-        let upload = self.run(move |tree, workers| PosixUpload::begin(tree, workers, &name, len)).await?;
+        let (name, mover) = (*name, self.mover.clone());
+        let upload =
+            self.run(move |tree, workers| PosixUpload::begin(tree, workers, mover, &name, len)).await?;
         Ok(Box::new(upload))
     }
 
     async fn read(&self, name: &ObjectName, parts: Vec<ReadPart>) -> ReadOutcome {
-        let (name, tree) = (*name, Arc::clone(&self.tree));
-        let (parts, result) = self.workers.run(parts, move |parts| tree.read_object(&name, parts)).await;
+        let (name, tree, engine) = (*name, Arc::clone(&self.tree), Arc::clone(&self.mover.engine));
+        let work = move |parts: &mut Vec<ReadPart>| tree.read_object(&*engine, &name, parts);
+        let (parts, result) = self.workers.run(parts, work).await;
         ReadOutcome { buffers: parts.into_iter().map(|part| part.buffer).collect(), result }
     }
 
@@ -177,10 +244,10 @@ impl KvStore for PosixStore {
         buffers: Vec<HostBuf>,
         sink: Arc<dyn ReadSink>,
     ) -> Result<Option<ObjectMeta>> {
-        let (name, tree) = (*name, Arc::clone(&self.tree));
+        let (name, tree, engine) = (*name, Arc::clone(&self.tree), Arc::clone(&self.mover.engine));
         let work = move |buffers: &mut Vec<HostBuf>| {
             let mut stream = Stream::new(std::mem::take(buffers), &*sink);
-            tree.stream_object(&name, &ranges, &mut stream)
+            tree.stream_object(&*engine, &name, &ranges, &mut stream)
         };
         self.workers.run(buffers, work).await.1
     }

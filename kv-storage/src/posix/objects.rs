@@ -2,96 +2,81 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use kv_format::{NamespaceDigest, ObjectName};
-use rustix::fs::{AtFlags, Dir, FileType, linkat, renameat};
-use rustix::io::{Errno, pread, retry_on_intr};
+use rustix::fs::{AtFlags, Dir, FileType, RenameFlags, Stat, linkat};
+use rustix::io::{Errno, retry_on_intr};
 
+use super::io::{Direction, Engine};
+use super::reading::{OpenObject, Reading};
 use super::temporary::split;
 use super::tree::{Tree, len_of, type_of, version_of};
-use crate::parts::{Stream, out_of_range};
-use crate::{ByteRange, Error, ErrorKind, ObjectMeta, ReadPart, Result, Version};
+use crate::parts::Stream;
+use crate::{ByteRange, ObjectMeta, ReadPart, Result, Version};
 
 /// Where objects go that failed verification, beside `v1`.
-const QUARANTINE: &str = "quarantine";
+pub(super) const QUARANTINE: &str = "quarantine";
 
 impl Tree {
-    /// Fills every part from one open file. A file that another host deletes under the reader answers `ESTALE`: it is opened again
-    /// once, and then it is a miss.
+    /// Fills every part from one open file, as many at a time as the engine likes. A file that another host deletes under the reader
+    /// answers `ESTALE`: it is opened again once, and then it is a miss.
     pub(super) fn read_object(
         &self,
+        engine: &dyn Engine,
         name: &ObjectName,
-        parts: &mut [ReadPart],
+        parts: &mut Vec<ReadPart>,
     ) -> Result<Option<ObjectMeta>> {
         for _ in 0..2 {
-            let Some(object) = self.open_object(name)? else { return Ok(None) };
-            let mut filled = parts.iter_mut().map(|part| object.fill(self, part.offset, &mut part.buffer));
-            match filled.find(|filled| !matches!(filled, Ok(Reading::Filled))) {
-                None => return Ok(Some(object.meta)),
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(error),
+            let Some(object) = self.open_object(engine, name)? else { return Ok(None) };
+            for part in &*parts {
+                object.check(self, part.offset, part.buffer.len())?;
+            }
+            match object.fill_all(self, engine, parts)? {
+                Reading::Filled => return Ok(Some(object.meta)),
+                Reading::Stale => {}
             }
         }
         Ok(None)
     }
 
-    /// Reads range after range from one open file, and hands each over while it is in this core's cache.
+    /// Reads the ranges from one open file, and hands each over as it comes: with threads one after the other, while it is in this
+    /// core's cache.
     pub(super) fn stream_object(
         &self,
+        engine: &dyn Engine,
         name: &ObjectName,
         ranges: &[ByteRange],
         stream: &mut Stream<'_>,
     ) -> Result<Option<ObjectMeta>> {
-        let mut next = 0;
         for _ in 0..2 {
-            let Some(object) = self.open_object(name)? else { return Ok(None) };
+            let Some(object) = self.open_object(engine, name)? else { return Ok(None) };
             // A range behind the end is refused before anything is handed over.
             for range in ranges {
                 object.check(self, range.offset, range.len)?;
             }
-            while let Some(range) = ranges.get(next).filter(|_| !stream.stopped()) {
-                let mut buffer = stream.buffer(self, *range)?;
-                match object.fill(self, range.offset, &mut buffer)? {
-                    Reading::Filled => stream.filled(&object.meta, next, buffer),
-                    Reading::Stale if next == 0 => {
-                        stream.give_back(buffer);
-                        break;
-                    }
-                    Reading::Stale => {
-                        let message = format!("{name} was deleted while it was read: read it again");
-                        return Err(Error::new(ErrorKind::Unavailable, self, message));
-                    }
-                }
-                next += 1;
-            }
-            if stream.stopped() || next == ranges.len() {
-                return Ok(Some(object.meta));
+            match object.stream(self, engine, ranges, stream)? {
+                Reading::Filled => return Ok(Some(object.meta)),
+                Reading::Stale => {}
             }
         }
         Ok(None)
     }
 
-    fn open_object(&self, name: &ObjectName) -> Result<Option<OpenObject>> {
+    fn open_object(&self, engine: &dyn Engine, name: &ObjectName) -> Result<Option<OpenObject>> {
         let path = name.to_string();
-        let (parent, file_name) = split(&path);
-        let Some(directory) = self.directory(parent)? else {
-            return Ok(None);
+        let Some((file, stat)) = self.open_file(&path)? else { return Ok(None) };
+        let file = match engine.open(Arc::new(file), Direction::Read) {
+            Ok(file) => Arc::new(file),
+            Err(Errno::STALE) => return Ok(None),
+            Err(errno) => return Err(self.error("open for reading", &path, errno)),
         };
-        let opened = self.file(&directory, file_name, &path)?;
-        Ok(opened.map(|(file, stat)| OpenObject {
-            file,
-            meta: ObjectMeta { name: *name, len: len_of(&stat), version: version_of(&stat) },
-        }))
+        Ok(Some(OpenObject { file, meta: meta_of(name, &stat) }))
     }
 
+    /// Opens it, since a network file system may answer anything less from memory.
     pub(super) fn head_object(&self, name: &ObjectName) -> Result<Option<ObjectMeta>> {
-        let path = name.to_string();
-        let (parent, file_name) = split(&path);
-        let Some(directory) = self.directory(parent)? else {
-            return Ok(None);
-        };
-        let stat = self.examine(&directory, file_name, &path)?;
-        Ok(stat.map(|stat| ObjectMeta { name: *name, len: len_of(&stat), version: version_of(&stat) }))
+        Ok(self.open_file(&name.to_string())?.map(|(_, stat)| meta_of(name, &stat)))
     }
 
     /// Reads one fan-out directory after another, in the order of the names, until `limit` objects are found.
@@ -128,7 +113,7 @@ impl Tree {
                     // What is deleted meanwhile is skipped, and so is what an intruder put there: reading it says why.
                     let stat = self.stat(&directory, file_name, &path)?;
                     if let Some(stat) = stat.filter(|stat| type_of(stat) == FileType::RegularFile) {
-                        found.push(ObjectMeta { name, len: len_of(&stat), version: version_of(&stat) });
+                        found.push(meta_of(&name, &stat));
                     }
                 }
                 if complete || found.len() >= limit {
@@ -200,12 +185,15 @@ impl Tree {
         let quarantine = self.ensure_directory(QUARANTINE)?;
         let random = self.environment.entropy.next_u64();
         let place = format!("{}.{file_name}.{random:016x}", name.namespace);
-        match retry_on_intr(|| renameat(&directory, file_name, &quarantine, &place)) {
+        let renamed = self.names.rename((&directory, file_name), (&quarantine, &place), RenameFlags::empty());
+        let moved = self.examine(&quarantine, &place, &format!("{QUARANTINE}/{place}"))?;
+        match renamed {
             Ok(()) => {}
+            // Nobody else knows the place: the file there is the one that we moved, and the answer was lost.
+            Err(_) if moved.is_some() => {}
             Err(Errno::NOENT | Errno::STALE) => return Ok(false),
             Err(errno) => return Err(self.error("quarantine", &path, errno)),
         }
-        let moved = self.examine(&quarantine, &place, &format!("{QUARANTINE}/{place}"))?;
         if moved.is_some_and(|stat| version_of(&stat) != *version) {
             // Between the check and the move another object took the name: it goes back, unless a third one came.
             let back = retry_on_intr(|| linkat(&quarantine, &place, &directory, file_name, AtFlags::empty()));
@@ -214,57 +202,13 @@ impl Tree {
                 Err(errno) => Err(self.error("put back", &path, errno)),
             };
         }
+        self.mark_as_moved(&quarantine, &place);
         self.sync_directory(&directory)
             .map_err(|errno| self.error("flush the directory of", &path, errno))?;
         Ok(true)
     }
 }
 
-/// An object's file.
-struct OpenObject {
-    file: OwnedFd,
-    meta: ObjectMeta,
-}
-
-/// One attempt at a range.
-enum Reading {
-    Filled,
-    /// The file was deleted on another host while it was read.
-    Stale,
-}
-
-impl OpenObject {
-    /// Fails unless the range lies in the object.
-    fn check(&self, tree: &Tree, offset: u64, len: usize) -> Result<()> {
-        let end = offset.checked_add(len as u64);
-        if end.is_none_or(|end| end > self.meta.len) {
-            return Err(out_of_range(tree, &self.meta.name, (offset, len), self.meta.len));
-        }
-        Ok(())
-    }
-
-    fn fill(&self, tree: &Tree, offset: u64, buffer: &mut [u8]) -> Result<Reading> {
-        self.check(tree, offset, buffer.len())?;
-        let ObjectMeta { name, len, .. } = &self.meta;
-        let asked = (offset, buffer.len());
-        match read_all(&self.file, buffer, offset) {
-            Ok(true) => Ok(Reading::Filled),
-            // Published objects never shrink: somebody else truncated it.
-            Ok(false) => Err(out_of_range(tree, name, asked, *len).with_source(Errno::IO)),
-            Err(Errno::STALE) => Ok(Reading::Stale),
-            Err(errno) => Err(tree.error("read", &name.to_string(), errno)),
-        }
-    }
-}
-
-/// Fills `buffer` from `offset`; `false` if the file ends before.
-pub(super) fn read_all(file: &OwnedFd, buffer: &mut [u8], offset: u64) -> rustix::io::Result<bool> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match retry_on_intr(|| pread(file, &mut *rest, offset + filled as u64))? {
-            0 => return Ok(false),
-            read => filled += read,
-        }
-    }
-    Ok(true)
+fn meta_of(name: &ObjectName, stat: &Stat) -> ObjectMeta {
+    ObjectMeta { name: *name, len: len_of(stat), version: version_of(stat) }
 }

@@ -1,7 +1,14 @@
-//! How a posix store is opened.
+//! How a posix store is formatted and opened.
 
+use std::fmt;
 use std::time::Duration;
 
+use kv_format::NamespaceDigest;
+#[cfg(feature = "io-uring")]
+use kv_memory::StagingPool;
+use serde::{Deserialize, Serialize};
+
+use super::io::IoEngine;
 use crate::env::Environment;
 use crate::parts::DEFAULT_STRANDED_BOUND;
 
@@ -22,29 +29,83 @@ pub enum FsyncPolicy {
     None,
 }
 
-/// Who may read the store's files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// Who may read the store's files. Chosen when the store is formatted, and kept in its marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Modes {
-    /// Directories 0700, files 0600.
+    /// Directories 0700, files 0600; what another owner put there is refused.
     #[default]
     Private,
-    /// Directories 0750, files 0640: two clusters with different users share through a group.
+    /// Directories 0750, files 0640, all of the root directory's group: one user saves, the users of the group load.
     Group,
+}
+
+impl fmt::Display for Modes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Private => "private",
+            Self::Group => "group",
+        })
+    }
+}
+
+/// Options of [`PosixStore::format`](super::PosixStore::format).
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct FormatOptions {
+    /// Modes of all files and directories. Default [`Private`](Modes::Private).
+    pub modes: Modes,
+    /// Namespaces that will be saved to, where they are known already. The 256 directories of others are made at their first save.
+    pub namespaces: Vec<NamespaceDigest>,
+    /// Time, randomness and crash points.
+    pub environment: Environment,
+}
+
+impl FormatOptions {
+    /// Sets the modes of all files and directories.
+    #[must_use]
+    pub fn modes(mut self, modes: Modes) -> Self {
+        self.modes = modes;
+        self
+    }
+
+    /// Makes the directories of a namespace now.
+    #[must_use]
+    pub fn namespace(mut self, namespace: NamespaceDigest) -> Self {
+        self.namespaces.push(namespace);
+        self
+    }
+
+    /// Sets time, randomness and crash points.
+    #[must_use]
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = environment;
+        self
+    }
 }
 
 /// Options of [`PosixStore::open`](super::PosixStore::open).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PosixOptions {
-    /// I/O threads, beside those that replace hung ones. Default 4.
+    /// I/O threads, beside those that replace hung ones. With io_uring they open, publish and wait for a ring, which has a thread of its
+    /// own: one ring for two of them, at most two rings. Default 4.
     pub threads: usize,
     /// Operations that may wait for a thread; more wait before they queue. Default 256.
     pub queue: usize,
+    /// What moves the bytes of objects. Default [`Threads`](IoEngine::Threads).
+    pub io: IoEngine,
+    /// Staging whose memory is registered with the kernel, if the engine is io_uring. Default none.
+    #[cfg(feature = "io-uring")]
+    pub fixed: Option<StagingPool>,
     /// What is flushed before publication. Default [`Durable`](FsyncPolicy::Durable).
     pub fsync: FsyncPolicy,
-    /// Modes of new files and directories. Default [`Private`](Modes::Private).
-    pub modes: Modes,
+    /// The modes that the store must have been formatted with, or `None`, the default: whatever its marker says.
+    pub modes: Option<Modes>,
+    /// Formats the directory, if it is empty, and does not ask for a store that exists: for tests and demonstrations. A mistyped path
+    /// then becomes a store. Default `false`.
+    pub format_if_empty: bool,
     /// Stranded operations at which the store is marked down. Default 64.
     pub stranded_bound: usize,
     /// Temporary files of this age are removed in the background at open: their processes are long dead. `None`: no sweep.
@@ -59,8 +120,12 @@ impl Default for PosixOptions {
         Self {
             threads: 4,
             queue: 256,
+            io: IoEngine::default(),
+            #[cfg(feature = "io-uring")]
+            fixed: None,
             fsync: FsyncPolicy::default(),
-            modes: Modes::default(),
+            modes: None,
+            format_if_empty: false,
             stranded_bound: DEFAULT_STRANDED_BOUND,
             sweep_older_than: Some(Duration::from_secs(24 * 60 * 60)),
             environment: Environment::default(),
@@ -83,6 +148,23 @@ impl PosixOptions {
         self
     }
 
+    /// Sets what moves the bytes of objects.
+    #[must_use]
+    pub fn io(mut self, engine: IoEngine) -> Self {
+        self.io = engine;
+        self
+    }
+
+    /// Registers the memory of `staging` with the kernel once, where the engine is io_uring, so that a transfer of its buffers need
+    /// not pin their pages each time. The store keeps the memory as long as it lives. Where the limit of locked memory forbids it,
+    /// the store goes without, and [`IoChoice`](super::IoChoice) says so.
+    #[cfg(feature = "io-uring")]
+    #[must_use]
+    pub fn fixed_buffers(mut self, staging: &StagingPool) -> Self {
+        self.fixed = Some(staging.clone());
+        self
+    }
+
     /// Sets what is flushed before publication.
     #[must_use]
     pub fn fsync(mut self, fsync: FsyncPolicy) -> Self {
@@ -90,10 +172,17 @@ impl PosixOptions {
         self
     }
 
-    /// Sets the modes of new files and directories.
+    /// Refuses a store that was formatted with other modes.
     #[must_use]
     pub fn modes(mut self, modes: Modes) -> Self {
-        self.modes = modes;
+        self.modes = Some(modes);
+        self
+    }
+
+    /// Sets whether an empty directory is formatted.
+    #[must_use]
+    pub fn format_if_empty(mut self, format: bool) -> Self {
+        self.format_if_empty = format;
         self
     }
 

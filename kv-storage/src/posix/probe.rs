@@ -1,70 +1,141 @@
-//! Tries at open what the store lives on: create, write, link without replacing, read back, remove. Blocks.
+//! Tries at open what the store lives on: create, write, publish without replacing, read back, remove. Blocks.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::AtFlags;
-use rustix::fs::linkat;
-use rustix::io::{Errno, retry_on_intr};
+use rustix::fs::{RenameFlags, fstat};
+use rustix::io::Errno;
 
-use super::objects::read_all;
-use super::temporary::{TEMPORARY_PREFIX, write_all};
+use super::io::{read_all, write_all};
+use super::temporary::temporary_name;
 use super::tree::{Tree, kind_of};
 use crate::{Error, ErrorKind, Result};
 
 const BODY: &[u8] = b"kvbridge probe: safe to delete";
 
-/// Proves that the root can be written, that links do not replace, and that what is read is what was written. A full file system
-/// passes: what it holds can still be read, and whoever writes is told.
-pub(super) fn probe(tree: &Arc<Tree>) -> Result<()> {
-    match attempt(tree) {
-        Err(error) if error.kind() == ErrorKind::NoSpace => Ok(()),
-        result => result,
+/// How a file gets its name if, and only if, the name is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    /// A hard link beside the temporary name, which is removed then.
+    Link,
+    /// A rename that does not replace, where there are no hard links.
+    Rename,
+}
+
+/// What the probe found out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Proven {
+    pub(super) method: Method,
+    /// The owner of the files that we make.
+    pub(super) uid: u32,
+}
+
+impl Tree {
+    /// How files are published here; probes now if the file system was full when it was opened.
+    pub(super) fn method(self: &Arc<Self>) -> Result<Method> {
+        match self.proven.get() {
+            Some(proven) => Ok(proven.method),
+            None => {
+                let proven = attempt(self)?;
+                Ok(self.proven.get_or_init(|| proven).method)
+            }
+        }
     }
 }
 
-fn attempt(tree: &Arc<Tree>) -> Result<()> {
+/// Proves that the root can be written, that publishing does not replace, and that what is read is what was written. A full file
+/// system passes: what it holds can still be read, and whoever writes is told.
+pub(super) fn probe(tree: &Arc<Tree>) -> Result<()> {
+    match attempt(tree) {
+        Ok(proven) => {
+            tree.proven.get_or_init(|| proven);
+            Ok(())
+        }
+        Err(error) if error.kind() == ErrorKind::NoSpace => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file of the probe's own.
+struct Trial<'a> {
+    tree: &'a Arc<Tree>,
+    root: OwnedFd,
+    file: OwnedFd,
+    name: String,
+    second: String,
+}
+
+fn attempt(tree: &Arc<Tree>) -> Result<Proven> {
     let root = tree.directory("")?.ok_or_else(|| {
         let message = "the root directory went away while it was opened";
         Error::new(ErrorKind::Unavailable, tree, message)
     })?;
-    let random = tree.environment.entropy.next_u64();
-    let name = format!("{TEMPORARY_PREFIX}probe.{}.{random:016x}", std::process::id());
-    let second = format!("{name}.link");
-    let fail = |step: &str, errno: Errno| {
+    let name = temporary_name(tree);
+    let second = format!("{name}.probe");
+    let file = tree.create_file(&root, &name).map_err(|errno| fail(tree, "creating", errno))?;
+    let trial = Trial { tree, root, file, name, second };
+    let tried = trial.run();
+    let removed = [&trial.name, &trial.second].map(|name| tree.remove(&trial.root, name, name));
+    let proven = tried?;
+    for removed in removed {
+        removed?;
+    }
+    Ok(proven)
+}
+
+fn fail(tree: &Tree, step: &str, errno: Errno) -> Error {
+    let message = format!(
+        "expected a directory that can be written, but {step} a file in it failed: {errno}; check owner, modes, mount options and free space"
+    );
+    Error::new(kind_of(errno), tree, message).with_source(errno)
+}
+
+impl Trial<'_> {
+    fn run(&self) -> Result<Proven> {
+        let fail = |step: &'static str| move |errno| fail(self.tree, step, errno);
+        write_all(&self.file, BODY, 0).map_err(fail("writing"))?;
+        self.tree.sync_file(&self.file).map_err(fail("flushing"))?;
+        self.tree.close_copy(&self.file).map_err(fail("closing"))?;
+        let mut back = vec![0; BODY.len()];
+        let whole = read_all(&self.file, &mut back, 0).map_err(fail("reading"))?;
+        if !whole || back != BODY {
+            let message = "a file read back differs from what was written to it: do not use this disk";
+            return Err(Error::new(ErrorKind::Backend, self.tree, message));
+        }
+        let uid = fstat(&self.file).map_err(fail("examining"))?.st_uid;
+        Ok(Proven { method: self.method()?, uid })
+    }
+
+    /// The first method that gives a free name and refuses a taken one.
+    fn method(&self) -> Result<Method> {
+        let names = &self.tree.names;
+        let (from, to) = ((&self.root, self.name.as_str()), (&self.root, self.second.as_str()));
+        let linked = match names.link(from, to) {
+            Err(Errno::EXIST) if self.tree.is_same(&self.file, to.0, to.1) => Ok(()),
+            answer => answer,
+        };
+        match linked {
+            Ok(()) if names.link(from, to) == Err(Errno::EXIST) => return Ok(Method::Link),
+            Ok(()) => {}
+            // What file systems answer that have no hard links.
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::MLINK) => {
+                let other = self.tree.create_file(&self.root, &self.second);
+                other.map_err(|errno| fail(self.tree, "creating", errno))?;
+            }
+            Err(errno) => return Err(fail(self.tree, "hard-linking", errno)),
+        }
+        // Both names are taken now, by one file or by two: this rename must be refused.
+        let refused = names.rename(from, to, RenameFlags::NOREPLACE);
+        let removed = self.tree.remove(&self.root, &self.second, &self.second);
+        if refused == Err(Errno::EXIST) && removed.is_ok() {
+            let renamed = names.rename(from, to, RenameFlags::NOREPLACE);
+            if renamed.is_ok() || self.tree.is_same(&self.file, to.0, to.1) {
+                return Ok(Method::Rename);
+            }
+        }
         let message = format!(
-            "expected a directory that can be written, but {step} a file in it failed: {errno}; check owner, modes, mount options and free space"
+            "this file system can neither hard-link nor rename without replacing ({linked:?}, {refused:?}): expected one of them, since objects are create-only; use another file system"
         );
-        Error::new(kind_of(errno), tree, message).with_source(errno)
-    };
-    let file = tree.create_file(&root, &name).map_err(|errno| fail("creating", errno))?;
-    let link = || retry_on_intr(|| linkat(&root, &name, &root, &second, AtFlags::empty()));
-    let tried = write_all(&file, BODY, 0)
-        .map_err(|errno| fail("writing", errno))
-        .and_then(|()| tree.sync_file(&file).map_err(|errno| fail("flushing", errno)))
-        .and_then(|()| link().map_err(|errno| fail("hard-linking", errno)))
-        .and_then(|()| match link() {
-            Err(Errno::EXIST) => Ok(()),
-            Err(errno) => Err(fail("hard-linking", errno)),
-            Ok(()) => {
-                let message = "this file system replaces a file by linking another over it: objects would not be create-only";
-                Err(Error::new(ErrorKind::Unsupported, tree, message))
-            }
-        })
-        .and_then(|()| {
-            let mut back = vec![0; BODY.len()];
-            match read_all(&file, &mut back, 0) {
-                Ok(true) if back == BODY => Ok(()),
-                Ok(_) => {
-                    let message = "a file read back differs from what was written to it: do not use this disk";
-                    Err(Error::new(ErrorKind::Backend, tree, message))
-                }
-                Err(errno) => Err(fail("reading", errno)),
-            }
-        });
-    let removed = tree.remove(&root, &name, &name);
-    let second_removed = tree.remove(&root, &second, &second);
-    tried?;
-    removed?;
-    second_removed?;
-    Ok(())
+        Err(Error::new(ErrorKind::Unsupported, self.tree, message))
+    }
 }

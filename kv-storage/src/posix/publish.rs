@@ -7,10 +7,10 @@ use kv_format::ObjectName;
 use kv_memory::HostBuf;
 
 use super::crash;
-use super::temporary::{Temporary, write_all};
+use super::io::{Calls, DataFile, Direction, Engine, Flight, Moved, Transfer};
+use super::temporary::Temporary;
 use super::tree::Tree;
-use crate::parts::Coverage;
-use crate::parts::Workers;
+use crate::parts::{Coverage, Workers};
 use crate::streaming::fill;
 use crate::{ByteRange, Publication, Result, Upload, WriteSource};
 
@@ -28,9 +28,19 @@ impl WriteSource for Filled {
 pub(super) struct PosixUpload {
     tree: Arc<Tree>,
     workers: Arc<Workers>,
+    mover: Mover,
     path: String,
     coverage: Coverage,
+    /// The temporary file, as the engine writes it.
+    data: Arc<DataFile>,
     temporary: Temporary,
+}
+
+/// A store's engine and the callers that wait for it without a thread.
+#[derive(Debug, Clone)]
+pub(super) struct Mover {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) calls: Arc<Calls>,
 }
 
 impl PosixUpload {
@@ -38,26 +48,43 @@ impl PosixUpload {
     pub(super) fn begin(
         tree: &Arc<Tree>,
         workers: &Arc<Workers>,
+        mover: Mover,
         name: &ObjectName,
         len: u64,
     ) -> Result<Self> {
         let path = name.to_string();
         let mut temporary = Temporary::create(tree, workers, &path)?;
         tree.reach(crash::OBJECT_TEMP_CREATED);
-        if let Err(error) = temporary.reserve(len) {
-            // What the failed reservation took is free again when the caller learns of it.
-            let _ = temporary.remove();
-            return Err(error);
-        }
+        let ready = temporary.reserve(len).and_then(|()| {
+            let opened = mover.engine.open(temporary.file(), Direction::Write);
+            opened.map_err(|errno| tree.error("open for writing", &path, errno))
+        });
+        let data = match ready {
+            Ok(data) => Arc::new(data),
+            Err(error) => {
+                // What the failed reservation took is free again when the caller learns of it.
+                let _ = temporary.remove();
+                return Err(error);
+            }
+        };
         tree.reach(crash::OBJECT_RESERVED);
         Ok(Self {
             tree: Arc::clone(tree),
             workers: Arc::clone(workers),
+            mover,
             coverage: Coverage::new(tree.to_string(), path.clone(), len),
             path,
+            data,
             temporary,
         })
     }
+}
+
+/// What has come of a write of `len` bytes.
+fn written(tree: &Tree, path: &str, len: usize, moved: Moved) -> Result<()> {
+    moved.map_err(|errno| tree.error(&format!("write {len} bytes to"), path, errno))?;
+    tree.reach(crash::OBJECT_WRITTEN);
+    Ok(())
 }
 
 /// Makes a complete temporary file visible; blocks.
@@ -81,8 +108,24 @@ fn publish(tree: &Tree, temporary: &mut Temporary) -> Result<Publication> {
 #[async_trait]
 impl Upload for PosixUpload {
     async fn write(&self, offset: u64, part: HostBuf) -> (HostBuf, Result<()>) {
-        let ranges = vec![ByteRange { offset, len: part.len() }];
-        self.write_from(ranges, part, Arc::new(Filled)).await
+        let Mover { engine, calls } = &self.mover;
+        let len = part.len();
+        if engine.depth() == 1 {
+            return self.write_from(vec![ByteRange { offset, len }], part, Arc::new(Filled)).await;
+        }
+        let writing = match self.coverage.writing(offset, len) {
+            Ok(writing) => writing,
+            Err(error) => return (part, Err(error)),
+        };
+        let file = Arc::clone(&self.data);
+        let transfer = Transfer { file, direction: Direction::Write, offset, buffer: part };
+        let (part, moved) = calls.run(&**engine, transfer).await;
+        let result = moved.and_then(|moved| written(&self.tree, &self.path, len, moved));
+        match result {
+            Ok(()) => writing.done(),
+            Err(_) => writing.failed(),
+        }
+        (part, result)
     }
 
     async fn write_from(
@@ -96,31 +139,49 @@ impl Upload for PosixUpload {
             Ok(writing) => writing,
             Err(error) => return (buffer, Err(error)),
         };
-        let (tree, file, path) = (Arc::clone(&self.tree), self.temporary.file(), self.path.clone());
-        let work = move |buffer: &mut HostBuf| {
+        let (tree, data, path) = (Arc::clone(&self.tree), Arc::clone(&self.data), self.path.clone());
+        let engine = Arc::clone(&self.mover.engine);
+        let work = move |held: &mut Option<HostBuf>| {
+            let mut flight = Flight::new(&*engine, &data, Direction::Write);
             for (index, range) in ranges.into_iter().enumerate() {
-                fill(&*source, index, range, buffer)?;
-                write_all(&file, buffer, range.offset)
-                    .map_err(|errno| tree.error(&format!("write {} bytes to", range.len), &path, errno))?;
-                tree.reach(crash::OBJECT_WRITTEN);
+                if let Some(buffer) = held {
+                    fill(&*source, index, range, buffer)?;
+                }
+                if let Some(buffer) = held.take() {
+                    flight.start(index, range.offset, buffer);
+                }
+                if let Some((_, buffer, moved)) = flight.next() {
+                    *held = Some(buffer);
+                    written(&tree, &path, range.len, moved)?;
+                }
             }
             Ok(())
         };
-        let (buffer, result) = self.workers.run(buffer, work).await;
+        let (held, result) = self.workers.run(Some(buffer), work).await;
         for writing in writing {
             match result {
                 Ok(()) => writing.done(),
                 Err(_) => writing.failed(),
             }
         }
-        (buffer, result)
+        match held {
+            Some(buffer) => (buffer, result),
+            None => unreachable!("an engine gives every buffer back"),
+        }
     }
 
     async fn commit(self: Box<Self>) -> Result<Publication> {
         self.coverage.complete()?;
-        let Self { tree, workers, temporary, .. } = *self;
-        let (_, answer) = workers.run(temporary, move |temporary| publish(&tree, temporary)).await;
-        answer
+        let Self { tree, workers, temporary, data, .. } = *self;
+        // Closed on the thread, too: to close a file on a network file system may wait for its server.
+        let work = move |held: &mut Option<(Arc<DataFile>, Temporary)>| match held.take() {
+            Some((data, mut temporary)) => {
+                drop(data);
+                publish(&tree, &mut temporary)
+            }
+            None => unreachable!("a job runs once"),
+        };
+        workers.run(Some((data, temporary)), work).await.1
     }
 
     async fn abort(self: Box<Self>) -> Result<()> {

@@ -6,8 +6,8 @@ use kv_format::RecordName;
 use rustix::io::Errno;
 
 use super::crash;
-use super::objects::read_all;
-use super::temporary::{Temporary, split, write_all};
+use super::io::{read_all, write_all};
+use super::temporary::Temporary;
 use super::tree::{Tree, len_of};
 use crate::parts::Workers;
 use crate::{Error, ErrorKind, MAX_RECORD_BYTES, Publication, Record, Result, Version};
@@ -68,6 +68,9 @@ pub(super) fn replace(
         return Ok(None);
     }
     let mut temporary = write(tree, workers, &name.to_string(), body)?;
+    // Where a process of this host has the old record open, an NFS client keeps it under another name, and hosts that remember it
+    // would go on reading it.
+    temporary.mark_predecessor();
     temporary.replace()?;
     tree.reach(crash::RECORD_REPLACED);
     temporary.sync_directory()?;
@@ -76,12 +79,8 @@ pub(super) fn replace(
 
 pub(super) fn read(tree: &Tree, name: &RecordName) -> Result<Option<Record>> {
     let path = name.to_string();
-    let (parent, file_name) = split(&path);
     for _ in 0..2 {
-        let Some(directory) = tree.directory(parent)? else {
-            return Ok(None);
-        };
-        let Some((file, stat)) = tree.file(&directory, file_name, &path)? else {
+        let Some((file, stat)) = tree.open_file(&path)? else {
             return Ok(None);
         };
         let len = usize::try_from(len_of(&stat)).unwrap_or(usize::MAX);
@@ -96,7 +95,7 @@ pub(super) fn read(tree: &Tree, name: &RecordName) -> Result<Option<Record>> {
                 return Ok(Some(Record { body, version }));
             }
             Ok(false) => return Err(tree.error("read all of", &path, Errno::IO)),
-            Err(Errno::STALE) => {} // replaced by another host while it was read: open the new one
+            Err(errno) if tree.is_lost(errno) => {} // replaced by another host while it was read: open the new one
             Err(errno) => return Err(tree.error("read", &path, errno)),
         }
     }

@@ -3,18 +3,23 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::AtFlags;
-use rustix::fs::{
-    FallocateFlags, Timespec, Timestamps, fallocate, fstat, futimens, linkat, renameat, statat,
-};
-use rustix::io::{Errno, pwrite, retry_on_intr};
+use rustix::fs::{FallocateFlags, RenameFlags, Timespec, Timestamps, fallocate, fstat, futimens};
+use rustix::io::{Errno, retry_on_intr};
 
+use super::probe::Method;
 use super::tree::Tree;
 use crate::parts::Workers;
 use crate::{Publication, Result};
 
 /// What every temporary name begins with; no object's or record's name does.
 pub(super) const TEMPORARY_PREFIX: &str = ".kv-tmp.";
+
+/// A temporary name that nobody else has: the host and the process say to an operator whose it is, the randomness keeps it apart from
+/// those of processes with the same number in other containers, and of hosts with the same name.
+pub(super) fn temporary_name(tree: &Tree) -> String {
+    let random = tree.environment.entropy.next_u64();
+    format!("{TEMPORARY_PREFIX}{}.{}.{random:016x}", tree.host, std::process::id())
+}
 
 /// A file under a temporary name. Dropped, it is removed by a clean-up job.
 #[derive(Debug)]
@@ -37,8 +42,7 @@ impl Temporary {
         let mut attempts = 0;
         loop {
             let directory = tree.ensure_directory(parent)?;
-            let random = tree.environment.entropy.next_u64();
-            let name = format!("{TEMPORARY_PREFIX}{}.{random:016x}", std::process::id());
+            let name = temporary_name(tree);
             match tree.create_file(&directory, &name) {
                 Ok(file) => {
                     return Ok(Self {
@@ -75,7 +79,7 @@ impl Temporary {
         }
     }
 
-    /// Gives the file a mark that no other has, and flushes it as the policy says.
+    /// Gives the file a mark that no other has, flushes it as the policy says, and learns what only a close reports.
     ///
     /// A file system may give the inode of a deleted object to the next one within the same tick of its clock. Random nanoseconds
     /// in the time of modification tell the two apart.
@@ -86,34 +90,48 @@ impl Temporary {
         let modified = Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(random).unwrap_or_default() };
         let times = Timestamps { last_access: modified, last_modification: modified };
         retry_on_intr(|| futimens(&self.file, &times)).map_err(fail)?;
-        self.tree.sync_file(&self.file).map_err(fail)
+        self.tree.sync_file(&self.file).map_err(fail)?;
+        self.tree.close_copy(&self.file).map_err(|errno| self.tree.error("close", &self.path, errno))
     }
 
-    /// Links the file under its name, if that is free.
-    pub(super) fn link(&self) -> Result<Publication> {
+    /// Gives the file its name, if that is free.
+    ///
+    /// Whatever the answer is, the file under the name decides: if it is ours, a network file system published it, lost the answer,
+    /// and told us of its second attempt, or of none.
+    pub(super) fn link(&mut self) -> Result<Publication> {
+        let method = self.tree.method()?;
         let (_, name) = split(&self.path);
-        let linked =
-            retry_on_intr(|| linkat(&self.directory, &self.name, &self.directory, name, AtFlags::empty()));
-        match linked {
-            Ok(()) => Ok(Publication::Published),
-            // A network file system may have linked it, lost the answer, and asked again.
-            Err(Errno::EXIST) if self.is_linked_as(name) => Ok(Publication::Published),
-            Err(Errno::EXIST) => Ok(Publication::AlreadyExists),
-            Err(errno) => Err(self.tree.error("link", &self.path, errno)),
+        let (from, to) = ((&*self.directory, self.name.as_str()), (&*self.directory, name));
+        let answer = match method {
+            Method::Link => self.tree.names.link(from, to),
+            Method::Rename => self.tree.names.rename(from, to, RenameFlags::NOREPLACE),
+        };
+        match answer {
+            Ok(()) => {}
+            Err(_) if self.tree.is_same(&self.file, to.0, to.1) => {}
+            Err(Errno::EXIST) => return Ok(Publication::AlreadyExists),
+            Err(errno) => return Err(self.tree.error("publish", &self.path, errno)),
         }
+        if method == Method::Rename {
+            self.exists = false;
+        }
+        Ok(Publication::Published)
     }
 
-    fn is_linked_as(&self, name: &str) -> bool {
-        let ours = fstat(&self.file);
-        let theirs = statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW);
-        matches!((ours, theirs), (Ok(ours), Ok(theirs)) if ours.st_ino == theirs.st_ino && ours.st_dev == theirs.st_dev)
+    /// Marks what [`replace`](Self::replace) is about to replace, for other hosts.
+    pub(super) fn mark_predecessor(&self) {
+        self.tree.mark_as_moved(&self.directory, split(&self.path).1);
     }
 
-    /// Renames the file to its name, over whatever is there.
+    /// Renames the file to its name, over whatever is there. Whose file has the name afterwards decides, as for a link.
     pub(super) fn replace(&mut self) -> Result<()> {
         let (_, name) = split(&self.path);
-        retry_on_intr(|| renameat(&self.directory, &self.name, &self.directory, name))
-            .map_err(|errno| self.tree.error("replace", &self.path, errno))?;
+        let (from, to) = ((&*self.directory, self.name.as_str()), (&*self.directory, name));
+        if let Err(errno) = self.tree.names.rename(from, to, RenameFlags::empty())
+            && !self.tree.is_same(&self.file, to.0, to.1)
+        {
+            return Err(self.tree.error("replace", &self.path, errno));
+        }
         self.exists = false;
         Ok(())
     }
@@ -141,9 +159,12 @@ impl Drop for Temporary {
             let tree = Arc::clone(&self.tree);
             let directory = Arc::clone(&self.directory);
             let name = std::mem::take(&mut self.name);
+            // The last handle goes there, too: to close a file on a network file system may wait for its server.
+            let file = Arc::clone(&self.file);
             self.workers.clean_up(move || {
                 // A failure leaves a temporary file, which a later sweep finds.
                 let _ = tree.remove(&directory, &name, &name);
+                drop(file);
             });
         }
     }
@@ -152,18 +173,4 @@ impl Drop for Temporary {
 /// The directory and the name of a path.
 pub(super) fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
-}
-
-/// Writes all of `bytes` at `offset`.
-pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> rustix::io::Result<()> {
-    while !bytes.is_empty() {
-        match retry_on_intr(|| pwrite(file, bytes, offset))? {
-            0 => return Err(Errno::IO), // a regular file takes at least a byte or says why not
-            written => {
-                bytes = bytes.get(written..).unwrap_or_default();
-                offset += written as u64;
-            }
-        }
-    }
-    Ok(())
 }

@@ -119,7 +119,7 @@ fn labelled(place: &Place, path: &Path) -> Result<Value> {
 fn micro(processes: &Processes, quick: bool, bench: &impl Fn(&[&str]) -> Command) -> Result<()> {
     for arguments in [
         &["-p", "kv-format", "--bench", "kernels", "--bench", "format", "--bench", "checksum"][..],
-        &["-p", "kv-storage", "--bench", "objects"],
+        &["-p", "kv-storage", "--features", "io-uring", "--bench", "objects", "--bench", "store_alone"],
     ] {
         let mut command = bench(arguments);
         command.arg("--");

@@ -32,6 +32,16 @@ impl Cluster<'_> {
         Ok(path)
     }
 
+    /// Makes the store's directory a store, if it is none yet.
+    pub(super) fn format(&self, store: &str) -> Result<()> {
+        let mut command = Command::new(&self.binary);
+        command.args(["format", "--store", store]);
+        if !self.processes.run(&mut command, Stdout::Capture, self.limit)?.status.success() {
+            bail!("handoff format failed; its message is above");
+        }
+        Ok(())
+    }
+
     /// Runs prefill cluster A; the answer is the request id that B needs, and A's report.
     pub(super) fn prefill(&self, store: &str, tp: u32, prompt: &Path) -> Result<(String, Prefill)> {
         let mut command = self.command("prefill", prompt);

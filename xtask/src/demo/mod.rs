@@ -39,7 +39,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
   cargo xtask demo --prompt 'Why is the sky blue?' --tp-prefill 9 --tp-decode 3
   cargo xtask demo --seeded --all-pairs              no network: random weights, all nine TP pairs
   KVBRIDGE_MODEL=/path/to.gguf cargo xtask demo      your own copy of the model
-  cargo xtask demo --store file:///mnt/nfs/kv        a store that you have; it is kept")]
+  cargo xtask demo --store file:///mnt/nfs/kv        a store that you have, or an empty folder that becomes one; it is kept")]
 pub(crate) struct Options {
     /// Ask this instead of the two built-in prompts.
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -174,6 +174,7 @@ fn hand_over(cluster: &Cluster<'_>, options: &Options) -> Result<Vec<Run>> {
                 Some(store) => store.to_string(),
                 None => store::fresh(cluster.folder)?,
             };
+            cluster.format(&store)?;
             println!("-- cluster A, TP {tp_a}: prefill and save");
             let (request, prefill) = cluster.prefill(&store, tp_a, &prompt)?;
             println!("-- cluster B, TP {tp_b}: load request {request}, prefill one token, decode");

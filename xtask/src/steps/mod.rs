@@ -4,6 +4,8 @@ mod checks;
 mod features;
 mod instructions;
 mod interop;
+mod nfs;
+mod vendor;
 mod weed;
 
 use crate::processes::{Interrupted, Processes, Stdout};
@@ -55,7 +57,7 @@ struct Step {
     run: fn(&Bench) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 15] = [
     Step::plain("fmt", "rustfmt changes nothing", checks::fmt),
     Step::plain("clippy", "no lint fires in any crate, test or example", checks::clippy),
     Step::plain("tests", "all tests, by cargo-nextest where it is installed", checks::tests),
@@ -90,6 +92,27 @@ const STEPS: [Step; 12] = [
         optional: true,
         dear: false,
         run: weed::run,
+    },
+    Step {
+        name: "nfs",
+        about: "two hosts on NFS 3 and 4.2, as cargo xtask nfs-lab (needs root, /dev/net/tun, user-mode-linux and nfs-ganesha)",
+        optional: true,
+        dear: true,
+        run: nfs::run,
+    },
+    Step {
+        name: "hip",
+        about: "the real HIP library without a device, its compiler, and CUDA's runtime (needs libamdhip64-5 and python3-pip)",
+        optional: true,
+        dear: false,
+        run: vendor::hip,
+    },
+    Step {
+        name: "clang19",
+        about: "the ROCm kernels compile to the committed code objects (needs clang-19 and lld-19)",
+        optional: true,
+        dear: false,
+        run: vendor::clang19,
     },
     Step {
         name: "model",
@@ -235,7 +258,7 @@ mod tests {
         assert_eq!(optional_step_named("model").unwrap().name, "model");
         assert_eq!(
             optional_step_named("fmt").unwrap_err(),
-            "the optional steps are deny, interop, instructions, weed, model"
+            "the optional steps are deny, interop, instructions, weed, nfs, hip, clang19, model"
         );
         assert!(optional_step_named("gpu").is_err());
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::ModelChoice;
+use crate::transfer::DeviceKind;
 
 /// What the group does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,8 @@ pub struct Job {
     pub rank: usize,
     /// Number of ranks.
     pub tp: usize,
+    /// Where the rank keeps its KV.
+    pub device: DeviceKind,
     /// Threads for this rank's arithmetic.
     pub threads: usize,
     /// The prompt.

@@ -4,7 +4,9 @@
 //! them. The engine says how it pages its cache in a [`CacheDescription`]; everything else is derived from that, as
 //! data, and never from the engine's own index formulas. So wrong data here gives wrong logits, which the tests see.
 
+mod device;
 mod geometry;
+mod hip;
 mod identity;
 mod memory;
 #[expect(unsafe_code, reason = "registering the engine's memory is the one promise to make")]
@@ -18,8 +20,9 @@ use crate::engine::cache::PagedCache;
 use crate::engine::flavour::Flavour;
 use crate::engine::shard::Shard;
 
+pub use device::DeviceKind;
 pub use memory::DeviceMemory;
-pub use store::check as check_store;
+pub use store::{check as check_store, format as format_store};
 pub use transport::Transport;
 
 /// A rank's KV cache as a transport must see it: how the engine pages its bytes.

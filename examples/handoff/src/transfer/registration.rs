@@ -1,4 +1,4 @@
-//! The engine's memory in the care of the pipeline: the only unsafe code of this example.
+//! The engine's memory in the care of the pipeline: the one promise of this example.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;

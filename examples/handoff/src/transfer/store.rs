@@ -1,19 +1,33 @@
-//! Opening the store by its URL, in the time that the job gives it.
+//! Formatting and opening the store by its URL, in the time that the job gives it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use kv_storage::KvStore;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
 /// Opens a store; the errors say what was expected.
 pub(super) async fn open(url: &str, deadline: Duration) -> Result<Arc<dyn KvStore>> {
     let opened = timeout(deadline, kv_storage::open(url)).await;
-    let opened = opened.map_err(|_| anyhow!("{url} does not answer within {} s", deadline.as_secs()))?;
+    let opened = opened.map_err(|_| too_slow(url, deadline))?;
     // The message is the whole sentence; its sources only repeat parts of it.
     opened.map_err(|error| anyhow!("{error}"))
+}
+
+/// Makes the place that the URL names a store; `false` if it was one already.
+///
+/// # Errors
+/// There can be no store, it cannot be written, or two processes cannot meet in it.
+pub fn format(url: &str, deadline: Duration) -> Result<bool> {
+    shared(url)?;
+    let formatted = async {
+        let formatted = timeout(deadline, kv_storage::format(url)).await;
+        let formatted = formatted.map_err(|_| too_slow(url, deadline))?;
+        formatted.map_err(|error| anyhow!("{error}"))
+    };
+    runtime()?.block_on(formatted).context("the store cannot be formatted")
 }
 
 /// Opens the store once and lets go of it, so that a wrong URL or an unwritable directory is told before any process
@@ -22,11 +36,22 @@ pub(super) async fn open(url: &str, deadline: Duration) -> Result<Arc<dyn KvStor
 /// # Errors
 /// There is no such store, it cannot be written, or two processes cannot meet in it.
 pub fn check(url: &str, deadline: Duration) -> Result<()> {
+    shared(url)?;
+    runtime()?.block_on(open(url, deadline)).map(drop).context("the store cannot be used")
+}
+
+fn shared(url: &str) -> Result<()> {
     ensure!(
         !url.starts_with("memory:") && !url.starts_with("null:"),
         "two clusters cannot meet in {url}: name a store that processes share, such as file:///mnt/kv"
     );
-    let runtime = Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.context("cannot start the runtime")?;
-    runtime.block_on(open(url, deadline)).map(drop).context("the store cannot be used")
+    Ok(())
+}
+
+fn runtime() -> Result<Runtime> {
+    Builder::new_current_thread().enable_time().build().context("cannot start the runtime")
+}
+
+fn too_slow(url: &str, deadline: Duration) -> anyhow::Error {
+    anyhow!("{url} does not answer within {} s", deadline.as_secs())
 }

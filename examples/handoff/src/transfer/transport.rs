@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use kv_device::{HostDevice, HostDeviceOptions};
 use kv_pipeline::{
     Canceller, Handoff, LoadPolicy, LoadRequest, Loaded, Pipeline, Request, SaveRequest, Saved,
 };
@@ -15,6 +14,7 @@ use kv_storage::KvStore;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
+use super::device::RankDevice;
 use super::geometry::geometry;
 use super::identity::namespace;
 use super::memory::DeviceMemory;
@@ -39,7 +39,7 @@ pub struct Transport {
     /// Dropped before the runtime, on which dropping it starts a task.
     request: Option<Request>,
     memory: Option<Arc<DeviceMemory>>,
-    device: Arc<HostDevice>,
+    device: RankDevice,
     store: Arc<dyn KvStore>,
     pipeline: Pipeline,
     rank: u32,
@@ -60,12 +60,12 @@ impl Transport {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_time().build();
         let runtime = runtime.context("cannot start the runtime")?;
         let namespace = namespace(model, job.weights_digest)?;
-        let device = HostDevice::new(HostDeviceOptions::default()).map_err(plain)?;
+        let device = RankDevice::open(job.device, job.rank)?;
         let (store, pipeline) = runtime.block_on(async {
             // Not interrupted: opening tries out the store with a file, which it also removes.
             let store = store::open(&job.store, job.deadline).await?;
             let pipeline = Pipeline::builder(namespace)
-                .device(Arc::<HostDevice>::clone(&device))
+                .device(device.device())
                 .store(Arc::clone(&store))
                 .staging_bytes(STAGING_BYTES)
                 .build()
@@ -92,7 +92,7 @@ impl Transport {
     /// # Errors
     /// There is not enough memory.
     pub fn allocate(&mut self, regions: &[u64]) -> Result<Arc<dyn CacheMemory>> {
-        let memory = Arc::new(DeviceMemory::allocate(&self.device, regions)?);
+        let memory = Arc::new(self.device.allocate(regions)?);
         self.memory = Some(Arc::clone(&memory));
         Ok(memory)
     }

@@ -7,6 +7,7 @@
     reason = "the functions that tests share are test code too"
 )]
 
+mod devices;
 mod hand_off;
 mod long_waits;
 mod prompts;

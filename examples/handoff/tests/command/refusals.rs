@@ -1,6 +1,7 @@
 //! What cannot work is refused with one sentence, and leaves nothing behind.
 
 use std::fs;
+use std::process::Command;
 
 use crate::prompts::{LONG, two_chunks_and_a_tail};
 use crate::scene::{Scene, complaint, stderr};
@@ -29,7 +30,7 @@ fn groups_that_cannot_share_the_heads() {
         let scene = Scene::seeded(two_chunks_and_a_tail());
         let sentence = refused(&scene, &["--tp", tp]);
         assert_says(&sentence, &[&format!("by {tp} ranks"), "choose --tp from [1, 3, 9]"]);
-        assert_eq!(fs::read_dir(scene.root()).unwrap().count(), 0);
+        store_files::assert_empty(&scene.root());
     }
 }
 
@@ -53,6 +54,23 @@ fn stores_that_are_none() {
 }
 
 #[test]
+fn directories_that_nobody_formatted() {
+    let scene = Scene::seeded(two_chunks_and_a_tail());
+    let bare = scene.path().join("bare");
+    fs::create_dir(&bare).unwrap();
+    let url = format!("file://{}", bare.display());
+    let scene = scene.with_store(&url);
+    assert_says(&refused(&scene, &[]), &["no store yet", "format the directory once", &url]);
+    assert_eq!(fs::read_dir(&bare).unwrap().count(), 0);
+    for (url, words) in
+        [("memory://", "two clusters cannot meet"), ("file:///no/such/directory", "no such directory")]
+    {
+        let output = Command::new(env!("CARGO_BIN_EXE_handoff")).args(["format", "--store", url]).output();
+        assert_says(&complaint(&output.unwrap()), &[words]);
+    }
+}
+
+#[test]
 fn arguments_that_make_no_sense() {
     let scene = Scene::seeded(two_chunks_and_a_tail());
     for (role, arguments, words) in [
@@ -67,7 +85,7 @@ fn arguments_that_make_no_sense() {
         assert_says(stderr(&output).lines().next().unwrap_or_default(), &["error: "]);
         assert_says(&stderr(&output), &[words]);
     }
-    assert_eq!(fs::read_dir(scene.root()).unwrap().count(), 0);
+    store_files::assert_empty(&scene.root());
 }
 
 #[test]
@@ -87,7 +105,7 @@ fn a_directory_that_cannot_be_written() {
     let scene = Scene::seeded(two_chunks_and_a_tail()).with_store(&disk.url());
     let sentence = refused(&scene, &["--tp", "9"]);
     assert_says(&sentence, &[&disk.url()[7..], "Read-only file system"]);
-    assert_eq!(fs::read_dir(disk.path()).unwrap().count(), 0);
+    store_files::assert_empty(disk.path());
 }
 
 #[test]
@@ -114,7 +132,7 @@ fn models_that_are_none() {
         let scene = Scene::with_model(model, "Hello");
         let sentence = refused(&scene, &["--tp", "3"]);
         assert_says(&sentence, &[model.to_str().unwrap(), words]);
-        assert_eq!(fs::read_dir(scene.root()).unwrap().count(), 0);
+        store_files::assert_empty(&scene.root());
     }
 }
 

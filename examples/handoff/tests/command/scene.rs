@@ -26,6 +26,14 @@ pub(crate) struct Scene {
     model: Vec<String>,
 }
 
+/// Makes an empty directory a store.
+#[track_caller]
+pub(crate) fn format_store(url: &str) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_handoff"));
+    let output = command.args(["format", "--store", url]).output().unwrap();
+    assert_eq!(stdout(&output).trim_end(), format!("{url} is a store now"));
+}
+
 /// A command on its way.
 pub(crate) struct Running {
     child: Child,
@@ -47,10 +55,11 @@ impl Scene {
         fs::create_dir(directory.path().join("store")).unwrap();
         fs::write(directory.path().join("prompt"), prompt).unwrap();
         let store = format!("file://{}", directory.path().join("store").display());
+        format_store(&store);
         Self { directory, store, model }
     }
 
-    /// The same scene with another store.
+    /// The same scene with another store, which the test has formatted, or means not to be one.
     pub(crate) fn with_store(mut self, url: &str) -> Self {
         url.clone_into(&mut self.store);
         self

@@ -5,16 +5,23 @@ use std::path::Path;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use tempfile::TempDir;
 
-/// A tmpfs of one MiB for one test.
+use crate::scene::format_store;
+
+/// A store on a tmpfs of one MiB for one test.
 pub(crate) struct SmallDisk(TempDir);
 
 impl SmallDisk {
     /// `None`, with a word on standard error, where mounting is not permitted.
     pub(crate) fn mount() -> Option<Self> {
         let directory = TempDir::new().unwrap();
-        let mounted = mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), Some(c"size=1m"));
+        let mounted =
+            mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), Some(c"size=1m,mode=700"));
         match mounted {
-            Ok(()) => Some(Self(directory)),
+            Ok(()) => {
+                let disk = Self(directory);
+                format_store(&disk.url());
+                Some(disk)
+            }
             Err(error) => {
                 eprintln!("SKIPPED: a tmpfs cannot be mounted here ({error}); run as root");
                 None

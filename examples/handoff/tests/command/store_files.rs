@@ -10,7 +10,8 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     // A directory or file that goes away meanwhile is not there.
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
+        // As it was listed: what was renamed meanwhile is no file for that.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             found.extend(files(&entry.path()));
         } else {
             found.push(entry.path());
@@ -53,6 +54,12 @@ pub(crate) fn damage(object: &Path) {
     let last = header.layout.sections.last().unwrap();
     bytes[usize::try_from(last.offset + last.len - 1).unwrap()] ^= 1;
     fs::write(object, bytes).unwrap();
+}
+
+/// Nothing was saved, and nothing is on its way.
+#[track_caller]
+pub(crate) fn assert_empty(root: &Path) {
+    assert_eq!(files(&root.join("v1")), [] as [PathBuf; 0]);
 }
 
 /// Every object decodes and each of its sections has its checksum, and nothing is on its way in.

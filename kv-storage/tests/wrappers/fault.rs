@@ -1,51 +1,15 @@
-//! What the wrappers do to calls, and what they count; and the two stores without files.
-#![expect(clippy::unwrap_used, reason = "the functions that tests share are test code too")]
+//! What `Fault` does to calls.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
-use std::time::Duration;
 
-use kv_format::{ChunkKey, NamespaceDigest, ObjectName, RecordName};
 use kv_memory::{HostBuf, HugePages, StagingPool};
 use kv_storage::fault::{Injection, When};
-use kv_storage::{
-    ErrorKind, Fault, KvStore, MAX_RECORD_BYTES, MemoryStore, Metered, NullStore, Operation, Publication,
-    ReadOutcome, ReadPart, Retry,
-};
+use kv_storage::{ErrorKind, Fault, KvStore, MemoryStore, Operation, Publication, ReadPart, Retry};
 
-const DEADLINE: Duration = Duration::from_secs(60);
-
-fn name(n: u8) -> ObjectName {
-    ObjectName { namespace: NamespaceDigest([1; 32]), key: ChunkKey([n; 32]), chunk_index: 0, slice: 0 }
-}
-
-fn part(offset: u64, len: usize) -> ReadPart {
-    let mut buffer = HostBuf::copy_of(&vec![0xa5; len.max(1)]).unwrap();
-    buffer.set_len(len).unwrap();
-    ReadPart { offset, buffer }
-}
-
-async fn publish(store: &dyn KvStore, name: &ObjectName, bytes: &[u8]) -> kv_storage::Result<Publication> {
-    let upload = store.begin(name, bytes.len() as u64).await?;
-    upload.write(0, HostBuf::copy_of(bytes).unwrap()).await.1?;
-    upload.commit().await
-}
-
-async fn read(store: &dyn KvStore, parts: Vec<ReadPart>) -> kv_storage::Result<Option<Vec<Vec<u8>>>> {
-    let ReadOutcome { buffers, result } = store.read(&name(1), parts).await;
-    Ok(result?.map(|_| buffers.iter().map(|buffer| buffer.to_vec()).collect()))
-}
-
-/// A store that holds `0..100` under `name(1)`, and its faulty wrapper.
-async fn faulty() -> (MemoryStore, Fault, Vec<u8>) {
-    let store = MemoryStore::new();
-    let bytes: Vec<u8> = (0..100).collect();
-    publish(&store, &name(1), &bytes).await.unwrap();
-    let fault = Fault::new(Arc::new(store.clone()));
-    (store, fault, bytes)
-}
+use super::{DEADLINE, faulty, name, part, publish, read};
 
 #[tokio::test]
 async fn reads_are_damaged_where_the_script_says() {
@@ -187,93 +151,6 @@ async fn an_upload_of_which_a_hung_write_was_dropped_cannot_be_committed() {
     tokio::time::timeout(DEADLINE, fault.idle()).await.unwrap();
     assert_eq!(upload.commit().await.unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(store.head(&name(2)).await.unwrap(), None);
-}
-
-#[tokio::test]
-async fn metered_counts_calls_bytes_errors_and_what_is_in_flight() {
-    let (_, fault, _) = faulty().await;
-    let metered = Metered::new(Arc::new(fault.clone()));
-    publish(&metered, &name(2), &[0; 70]).await.unwrap();
-    read(&metered, vec![part(0, 30), part(50, 50)]).await.unwrap().unwrap();
-    metered.create_record(&RecordName::request("r", 0), &[0; 5]).await.unwrap();
-    metered.create_record(&RecordName::request("s", 0), &[0; MAX_RECORD_BYTES + 1]).await.unwrap_err();
-    let hold = fault.hang(When::every(Operation::Read));
-    let calls: Vec<_> = (0..3).map(|_| (name(1), vec![part(0, 10)])).collect();
-    let mut running: Vec<_> = calls
-        .into_iter()
-        .map(|(name, parts)| {
-            let metered = metered.clone();
-            Box::pin(async move { metered.read(&name, parts).await })
-        })
-        .collect();
-    for call in &mut running {
-        assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    }
-    assert_eq!(metered.snapshot().in_flight, 3);
-    running.pop();
-    hold.release();
-    for call in running {
-        tokio::time::timeout(DEADLINE, call).await.unwrap().result.unwrap();
-    }
-    let snapshot = metered.snapshot();
-    let of = |operation| {
-        let metrics = snapshot.of(operation);
-        (metrics.calls, metrics.errors, metrics.dropped, metrics.bytes)
-    };
-    assert_eq!(of(Operation::Write), (1, 0, 0, 70));
-    assert_eq!(of(Operation::Commit), (1, 0, 0, 0));
-    assert_eq!(of(Operation::Read), (4, 0, 1, 80 + 20));
-    assert_eq!(of(Operation::CreateRecord), (2, 1, 0, 5));
-    assert_eq!(of(Operation::Head), (0, 0, 0, 0));
-    assert_eq!((snapshot.in_flight, snapshot.in_flight_high_water), (0, 3));
-    assert_eq!(metered.to_string(), "fault(memory)");
-}
-
-//= SEMANTICS.md#null-swallows
-//= SEMANTICS.md#null-misses
-//= SEMANTICS.md#null-checks
-#[tokio::test]
-async fn null_swallows_writes_misses_reads_and_checks_sizes() {
-    let store = NullStore;
-    for _ in 0..2 {
-        assert_eq!(publish(&store, &name(1), b"gone").await.unwrap(), Publication::Published);
-    }
-    assert_eq!(read(&store, vec![part(0, 4)]).await.unwrap(), None);
-    assert_eq!(store.head(&name(1)).await.unwrap(), None);
-    assert_eq!(store.list(&name(1).namespace, None, 10).await.unwrap(), []);
-    let record = RecordName::request("r", 0);
-    let version = store.create_record(&record, b"gone").await.unwrap().unwrap();
-    assert_eq!(store.read_record(&record).await.unwrap(), None);
-    assert_eq!(store.replace_record(&record, &version, b"gone").await.unwrap(), None);
-
-    let long = vec![0; MAX_RECORD_BYTES + 1];
-    let too_long = store.create_record(&record, &long).await.unwrap_err();
-    let upload = store.begin(&name(1), 3).await.unwrap();
-    let behind = upload.write(0, HostBuf::copy_of(b"four").unwrap()).await.1.unwrap_err();
-    let incomplete = upload.commit().await.unwrap_err();
-    for error in [too_long, behind, incomplete] {
-        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
-    }
-}
-
-//= SEMANTICS.md#memory-full
-#[tokio::test]
-async fn memory_refuses_what_cannot_be_held() {
-    let store = MemoryStore::new();
-    for len in [u64::MAX, 1 << 62] {
-        let error = store.begin(&name(1), len).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
-    }
-}
-
-//= SEMANTICS.md#memory-volatile
-#[tokio::test]
-async fn memory_lives_as_long_as_a_handle() {
-    let (store, fault, bytes) = faulty().await;
-    drop(store);
-    assert_eq!(read(&fault, vec![part(0, 100)]).await.unwrap().unwrap(), [bytes]);
-    drop(fault);
-    assert_eq!(MemoryStore::new().head(&name(1)).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -1,0 +1,205 @@
+//! How close the posix store comes to the best plain loop over the same bytes: what a store costs when nothing is gathered, copied or
+//! checked above it, and the buffers are in staging already.
+//!
+//! ```text
+//! cargo bench -p kv-storage --all-features --bench store_alone -- [PLACE ...] [--quick | --rounds N] [--mib N ...] [--threads N ...]
+//! ```
+//!
+//! Places: `huge-tmpfs` and `tmpfs` (need root, and vanish with the process), `disk` (O_DIRECT) and `disk-cached` (through the page cache),
+//! both in the temporary directory. Everything of a line is measured in turns, round after round, so that what disturbs the machine
+//! disturbs all of it; the first round is dropped; figures are medians with the least and the most. Nobody flushes: the flush of a
+//! publication costs the same with any store. Files that are read were written in the same round, so through the page cache they
+//! are warm, and with O_DIRECT they come from the disk.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark stops at the first error")]
+#![expect(clippy::print_stdout, reason = "a benchmark's output is the terminal's")]
+#![expect(clippy::cast_precision_loss, reason = "counts of bytes and nanoseconds far below 2^52")]
+
+mod figures;
+mod peer;
+mod places;
+mod plain;
+mod ring;
+mod stores;
+
+use std::time::Duration;
+
+use figures::{Spread, ratio};
+use kv_memory::{HugePages, StagingPool};
+use kv_storage::posix::IoEngine;
+use places::Place;
+use plain::Plain;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Bytes of a staging buffer, and of one write or read of the store.
+const PART: usize = 2 << 20;
+/// Bytes that each thread moves in a turn, at least two objects of them.
+const TURN: usize = 160 << 20;
+
+/// What one measurement moves: `objects` of `len` bytes on `threads` threads.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    len: usize,
+    objects: usize,
+    threads: usize,
+}
+
+impl Load {
+    fn new(mib: usize, threads: usize) -> Self {
+        let len = mib << 20;
+        Self { len, objects: (TURN / len).max(2) * threads, threads }
+    }
+
+    /// Objects under way at once: while one waits to be told that it is done, a thread has another.
+    fn lanes(&self) -> usize {
+        2 * self.threads
+    }
+
+    /// GB/s by the clock, and GB per second of processor time.
+    fn rates(&self, took: Took) -> [f64; 2] {
+        [took.wall, took.processor].map(|time| (self.len * self.objects) as f64 / time.as_secs_f64() / 1e9)
+    }
+}
+
+/// Time by the clock, and what all threads of this process had of a processor meanwhile: the part that busy neighbours change least.
+#[derive(Debug, Clone, Copy)]
+struct Took {
+    wall: Duration,
+    processor: Duration,
+}
+
+impl Took {
+    /// Of `work`, which says what it took by the clock.
+    fn of(work: impl FnOnce() -> Duration) -> Self {
+        let now = || Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap();
+        let before = now();
+        let wall = work();
+        Self { wall, processor: now() - before }
+    }
+}
+
+/// What measures: saves all objects, then loads them.
+type Measure<'a> = Box<dyn FnMut() -> [Took; 2] + 'a>;
+
+struct Arguments {
+    places: Vec<Place>,
+    rounds: usize,
+    mib: Vec<usize>,
+    threads: Vec<usize>,
+}
+
+impl Arguments {
+    fn parse() -> Self {
+        let mut parsed = Self { places: Vec::new(), rounds: 7, mib: Vec::new(), threads: Vec::new() };
+        let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
+        while let Some(word) = words.next() {
+            let mut number = || words.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0).unwrap();
+            match word.as_str() {
+                "--quick" => parsed.rounds = 2,
+                "--rounds" => parsed.rounds = number(),
+                "--mib" => parsed.mib.push(number()),
+                "--threads" => parsed.threads.push(number()),
+                place => match Place::named(place) {
+                    Some(place) => parsed.places.push(place),
+                    None => panic!(
+                        "{place:?}: expected --rounds N, --mib N, --threads N, or a place: {:?}",
+                        Place::ALL
+                    ),
+                },
+            }
+        }
+        let or =
+            |given: Vec<usize>, default: &[usize]| if given.is_empty() { default.to_vec() } else { given };
+        parsed.mib = or(parsed.mib, &[4, 10, 80]);
+        parsed.threads = or(parsed.threads, &[1, 2]);
+        if parsed.places.is_empty() {
+            parsed.places = Place::ALL.to_vec();
+        }
+        parsed
+    }
+}
+
+fn main() {
+    // Under `cargo test` cargo does not pass this flag, and nothing is to be measured.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let arguments = Arguments::parse();
+    let most = arguments
+        .mib
+        .iter()
+        .zip(std::iter::repeat(&arguments.threads))
+        .flat_map(|(mib, threads)| threads.iter().map(move |threads| Load::new(*mib, *threads)));
+    let staging = most.map(|load| load.lanes() * load.len.next_multiple_of(PART)).max().unwrap();
+    let staging = StagingPool::new(HugePages::allocate(staging).unwrap(), PART).unwrap();
+    println!(
+        "GB/s, median (least-most) of {} rounds; x: that by the plain loop's, of the same rounds",
+        arguments.rounds
+    );
+    let way = |way: &str| format!("{:<20} {:<18} {:<18}", way, "x", "x processor");
+    println!("place        object  T  what             {} {}", way("save"), way("load"));
+    for place in &arguments.places {
+        match place.open() {
+            Ok(mounted) => {
+                for (mib, threads) in
+                    arguments.mib.iter().flat_map(|mib| arguments.threads.iter().map(move |t| (*mib, *t)))
+                {
+                    line(*place, &mounted, &staging, Load::new(mib, threads), arguments.rounds);
+                }
+            }
+            Err(why) => println!("{:<12} SKIPPED: {why}", place.name()),
+        }
+    }
+}
+
+/// Measures one place with one load, and prints a line for each thing.
+fn line(place: Place, mounted: &places::Mounted, staging: &StagingPool, load: Load, rounds: usize) {
+    let path = mounted.path();
+    let mut things: Vec<(String, Measure<'_>)> = Vec::new();
+    for plain in Plain::all(place) {
+        things.push((plain.to_string(), Box::new(move || plain.measure(path, staging, load))));
+    }
+    let plain = things.len();
+    let engine = if place == Place::Disk { IoEngine::IoUring } else { IoEngine::Threads };
+    let store = stores::Store::open(path, staging, load, engine);
+    things.push((format!("store, {engine}"), Box::new(move || store.measure(staging, load))));
+    if place != Place::Disk {
+        let peer = peer::Peer::open(path, load);
+        things.push(("object_store".into(), Box::new(move || peer.measure(load))));
+    }
+    // Of each thing: saves and loads, by the clock and of the processor.
+    let mut samples = vec![[[vec![], vec![]], [vec![], vec![]]]; things.len()];
+    for round in 0..=rounds {
+        for ((_, measure), samples) in things.iter_mut().zip(&mut samples) {
+            let took = measure();
+            for (samples, took) in samples.iter_mut().zip(took).filter(|_| round > 0) {
+                samples.iter_mut().zip(load.rates(took)).for_each(|(samples, rate)| samples.push(rate));
+            }
+        }
+    }
+    // The best plain loop by the clock, for saves and for loads.
+    let best = [0, 1].map(|way| {
+        let median = |thing: &usize| Spread::of(&samples[*thing][way][0]).median;
+        (0..plain).max_by(|a, b| median(a).total_cmp(&median(b))).unwrap()
+    });
+    let cells = |thing: [usize; 2]| {
+        [0, 1].map(|way| {
+            let [wall, processor] = &samples[thing[way]][way];
+            let [best_wall, best_processor] = &samples[best[way]][way];
+            format!(
+                "{:<20} {:<18} {:<18}",
+                Spread::of(wall).to_string(),
+                ratio(wall, best_wall).to_string(),
+                ratio(processor, best_processor).to_string()
+            )
+        })
+    };
+    let row = |what: &str, [save, loaded]: [String; 2]| {
+        let (mib, threads) = (load.len >> 20, load.threads);
+        println!("{:<11} {mib:>3} MiB {threads:>2}  {what:<16} {save} {loaded}", place.name());
+    };
+    row("plain loop", cells(best));
+    println!("{:>23}: {} | {}", "save | load by", things[best[0]].0, things[best[1]].0);
+    for (thing, (what, _)) in things.iter().enumerate().skip(plain) {
+        row(what, cells([thing; 2]));
+    }
+}

@@ -1,0 +1,120 @@
+//! The best that a program could do which knows only its files: one thread writes or reads one file after the other, from and into huge
+//! pages, with calls of several sizes; the best of them is the measure. No names that must be free, no temporary files.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Barrier;
+use std::time::Instant;
+
+use kv_memory::{HostBuf, StagingPool};
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
+
+use crate::places::Place;
+use crate::ring::Ring;
+use crate::{Load, PART, Took};
+
+/// One way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Plain {
+    /// pwrite or pread of `call` bytes.
+    Calls { call: usize },
+    /// O_DIRECT through a ring: `depth` steps of `call` bytes under way.
+    Ring { call: usize, depth: usize },
+}
+
+impl fmt::Display for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Calls { call } => write!(f, "calls of {} KiB", call >> 10),
+            Self::Ring { call, depth } => write!(f, "ring of {depth} x {} KiB", call >> 10),
+        }
+    }
+}
+
+impl Plain {
+    /// The ways that are tried in a place.
+    pub(crate) fn all(place: Place) -> Vec<Self> {
+        if place.direct() {
+            return vec![
+                Self::Ring { call: 1 << 20, depth: 8 },
+                Self::Ring { call: 1 << 20, depth: 16 },
+                Self::Ring { call: PART, depth: 8 },
+            ];
+        }
+        [256 << 10, 1 << 20, PART].map(|call| Self::Calls { call }).to_vec()
+    }
+
+    /// Saves and loads all objects.
+    pub(crate) fn measure(self, root: &Path, staging: &StagingPool, load: Load) -> [Took; 2] {
+        let directory = root.join("plain");
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = |object: usize| directory.join(object.to_string());
+        let took = [true, false].map(|save| {
+            Took::of(|| {
+                // As much staging in turns as the store's callers use, so that the caches hold as much of it.
+                let lanes = || (0..load.lanes() / load.threads).map(|_| taken(staging, load.len)).collect();
+                let lanes: Vec<Vec<Vec<HostBuf>>> = (0..load.threads).map(|_| lanes()).collect();
+                let start = Barrier::new(load.threads);
+                // Each thread looks at the clock itself: one that only waits for them may be late.
+                let spans: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
+                    let spawn = |(thread, mut lanes): (usize, Vec<Vec<HostBuf>>)| {
+                        let (start, path) = (&start, &path);
+                        scope.spawn(move || {
+                            let mut ring = Ring::new();
+                            start.wait();
+                            let started = Instant::now();
+                            let objects = (thread..load.objects).step_by(load.threads);
+                            for (turn, object) in objects.enumerate() {
+                                let lane = turn % lanes.len();
+                                self.one(&mut ring, &path(object), &mut lanes[lane], load.len, save);
+                            }
+                            (started, Instant::now())
+                        })
+                    };
+                    let threads: Vec<_> = lanes.into_iter().enumerate().map(spawn).collect();
+                    threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+                });
+                let started = spans.iter().map(|(started, _)| *started).min().unwrap();
+                spans.iter().map(|(_, ended)| *ended).max().unwrap() - started
+            })
+        });
+        std::fs::remove_dir_all(directory).unwrap();
+        took
+    }
+
+    fn one(self, ring: &mut Ring, path: &PathBuf, buffers: &mut [HostBuf], len: usize, save: bool) {
+        let direct = if matches!(self, Self::Ring { .. }) { OFlags::DIRECT.bits() } else { 0 };
+        let flags = i32::try_from(direct).unwrap();
+        let file = if save {
+            OpenOptions::new().write(true).create_new(true).custom_flags(flags).open(path).unwrap()
+        } else {
+            File::options().read(true).custom_flags(flags).open(path).unwrap()
+        };
+        if save {
+            // As the store does, which reports a full disk before it takes a byte.
+            fallocate(&file, FallocateFlags::empty(), 0, len as u64).unwrap();
+        }
+        match self {
+            Self::Ring { call, depth } => ring.run(&file, buffers, len, (call, depth), save),
+            Self::Calls { call } => {
+                for (part, buffer) in buffers.iter_mut().enumerate() {
+                    for (step, bytes) in buffer.chunks_mut(call).enumerate() {
+                        let offset = (part * PART + step * call) as u64;
+                        if save {
+                            file.write_all_at(bytes, offset).unwrap();
+                        } else {
+                            file.read_exact_at(bytes, offset).unwrap();
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Staging for one object.
+pub(crate) fn taken(staging: &StagingPool, len: usize) -> Vec<HostBuf> {
+    (0..len.div_ceil(PART)).map(|_| staging.try_acquire().unwrap()).collect()
+}
