@@ -1,4 +1,4 @@
-//! A store on S3, and on whatever else implements [`ObjectStore`](object_store::ObjectStore).
+//! A store on S3, and on whatever else implements [`ObjectStore`].
 //!
 //! ```text
 //! <prefix>/v1/<namespace>/<2 hex>/<key>.<chunk>.<slice>   objects, immutable
