@@ -23,11 +23,29 @@ impl Tree {
     /// Opens the regular file at `path` for reading, if the store put it there; `None` if there is none. Where this host remembers
     /// misses, the server confirms it. A file that went away under the open (`ESTALE`) is looked up once more, and is then a miss.
     pub(super) fn open_file(&self, path: &str) -> Result<Option<(OwnedFd, Stat)>> {
+        self.open_asking(path, |_| Ok(()))
+    }
+
+    /// [`open_file`](Self::open_file) for files that are replaced, with a question about the open file on top. Linux may believe a name once
+    /// without asking if it first looked it up while the directory was changing (seen with NFS 3, Linux 6.1: the mark that says against
+    /// what the name was checked is then left as it was in memory).
+    pub(super) fn open_mutable(&self, path: &str) -> Result<Option<(OwnedFd, Stat)>> {
+        self.open_asking(path, |file| if self.network() { ask_for(file) } else { Ok(()) })
+    }
+
+    fn open_asking(
+        &self,
+        path: &str,
+        ask: impl Fn(&OwnedFd) -> rustix::io::Result<()>,
+    ) -> Result<Option<(OwnedFd, Stat)>> {
         let mut confirmed = !self.misses_are_cached;
         let mut believed = !self.network();
         let mut stale = false;
         loop {
-            let opened = self.walk_to(path).and_then(|file| fstat(&file).map(|stat| (file, stat)));
+            let opened = self.walk_to(path).and_then(|file| {
+                ask(&file)?;
+                fstat(&file).map(|stat| (file, stat))
+            });
             match opened {
                 Ok((_, stat)) if !believed && may_have_moved(&stat) => {
                     believed = true;
@@ -84,7 +102,7 @@ impl Tree {
             return;
         }
         // A directory on the way is what seems to be missing: ask from the root on.
-        let _ = self.ask_for_root();
+        let _ = ask_for(&self.root);
         let ends = directory.match_indices('/').map(|(end, _)| end).chain([directory.len()]);
         for prefix in ends.filter_map(|end| directory.get(..end)) {
             if self.descend(prefix).is_err() {
@@ -93,15 +111,9 @@ impl Tree {
         }
     }
 
-    /// The root's attributes from the server, not from memory.
-    fn ask_for_root(&self) -> rustix::io::Result<()> {
-        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
-        retry_on_intr(|| statx(&self.root, "", flags, StatxFlags::BASIC_STATS)).map(drop)
-    }
-
     /// Fails if the root itself is gone: then nothing beneath it is a miss.
     fn alive(&self) -> Result<()> {
-        self.ask_for_root().map_err(|errno| {
+        ask_for(&self.root).map_err(|errno| {
             let message = format!(
                 "the root directory {} is gone on the server ({errno}): mount it again and open the store again",
                 self.path().display()
@@ -109,6 +121,12 @@ impl Tree {
             Error::new(kind_of(errno), self, message).with_source(errno)
         })
     }
+}
+
+/// The attributes of an open file or directory from the server, not from memory.
+fn ask_for(file: &OwnedFd) -> rustix::io::Result<()> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+    retry_on_intr(|| statx(file, "", flags, StatxFlags::BASIC_STATS)).map(drop)
 }
 
 /// Whether the file that an open has found may be under another name by now: nobody may write it, which is the mark of what was moved

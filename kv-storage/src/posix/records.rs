@@ -80,7 +80,7 @@ pub(super) fn replace(
 pub(super) fn read(tree: &Tree, name: &RecordName) -> Result<Option<Record>> {
     let path = name.to_string();
     for _ in 0..2 {
-        let Some((file, stat)) = tree.open_file(&path)? else {
+        let Some((file, stat)) = tree.open_mutable(&path)? else {
             return Ok(None);
         };
         let len = usize::try_from(len_of(&stat)).unwrap_or(usize::MAX);
