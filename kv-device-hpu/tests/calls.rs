@@ -6,7 +6,7 @@ mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kv_device::{Device, Fence, RegisteredMemory, TransferRequest};
 use kv_device_hpu::{HpuDevice, HpuMemory};
@@ -108,16 +108,17 @@ impl Traffic {
     /// when it was verified; both is the work of host threads, whose time is reckoned here.
     async fn run(&self, fake: &Fake, gathers: bool) {
         let direction = if gathers { "DeviceToHost" } else { "HostToDevice" };
-        let (number, host) = (AtomicUsize::new(0), Host::default());
+        let (number, host) = (Arc::<AtomicUsize>::default(), Host::default());
         let lane = async || {
             let (mut staging, mut free) = (self.pool.acquire().await, 0);
             while let Some(index) =
-                Some(number.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < CHUNKS)
+                Some(number.fetch_add(1, Ordering::AcqRel)).filter(|index| *index < CHUNKS)
             {
                 if !gathers {
                     free = host.checksum(free);
                 }
-                let after: Arc<dyn Fence> = Arc::new(NotBefore(fake.clone(), free));
+                let after: Arc<dyn Fence> =
+                    Arc::new(NotBefore { fake: fake.clone(), time: free, index, asked: Arc::clone(&number) });
                 let transfer = self.transfer.clone();
                 let request =
                     TransferRequest { transfer, staging, after: Some(after), fence_timeout: Duration::ZERO };
@@ -152,12 +153,26 @@ impl Host {
 }
 
 /// Reached at a time: the device's thread, which waits for it, has that time then.
+///
+/// In reckoned time a copy takes no time at all, so the thread could ask for the next transfer before the caller, which has a copy's 200 us
+/// for it, was scheduled. So the thread lets the caller queue the one behind this first.
 #[derive(Debug)]
-struct NotBefore(Fake, u64);
+struct NotBefore {
+    fake: Fake,
+    time: u64,
+    index: usize,
+    /// Transfers that the caller has asked for; all but the last are queued.
+    asked: Arc<AtomicUsize>,
+}
 
 impl Fence for NotBefore {
     fn wait(&self, _: Duration) -> kv_device::Result<bool> {
-        self.0.tell(&format!("advance-to {}", self.1));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.index + 1 < CHUNKS && self.asked.load(Ordering::Acquire) < self.index + 3 {
+            assert!(Instant::now() < deadline, "transfer {} is not followed by another", self.index);
+            std::thread::yield_now();
+        }
+        self.fake.tell(&format!("advance-to {}", self.time));
         Ok(true)
     }
 }

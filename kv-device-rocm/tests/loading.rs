@@ -97,7 +97,7 @@ fn a_device_says_what_it_is() {
 /// What an operator sees, in a process of its own that finds the runtime, and how it is to be, in the environment.
 #[test]
 fn device_info_lists_the_devices_or_says_why_not() {
-    let program = fake_file().with_file_name("device_info");
+    let program = fake_file().with_file_name("rocm_device_info");
     let run = |library: &std::path::Path, script: &str| {
         let mut command = std::process::Command::new(&program);
         command.env(HIP_VARIABLE, library).env(SCRIPT_VARIABLE, script);

@@ -5,6 +5,7 @@
 //! | [`MemoryStore`] | `memory://` | tests, simulation, a fast tier in one process |
 //! | [`NullStore`] | `null://` | measuring everything above the store; saving switched off |
 //! | `PosixStore` (feature `posix`) | `file:///absolute/path` | a local disk or tmpfs shared by the processes of a host, or an NFS mount shared by hosts |
+//! | `S3Store` (feature `s3`) | `s3://bucket/prefix` | a bucket shared by hosts, and any `object_store::ObjectStore` |
 //! | [`Fault`] | wraps another | scripted faults: errors, hangs, damage, lost answers |
 //! | [`Metered`] | wraps another | counts calls, bytes, errors, and what is in flight |
 //! | [`HealthGate`] | wraps another | deadlines; fails at once while the store hangs or fails, and probes it until it is well |
@@ -12,7 +13,7 @@
 //! | [`Throttle`] | wraps another | bytes per second each way, latency |
 //! | [`Limit`] | wraps another | calls and bytes in flight, first come, first served |
 //!
-//! S3 and NIXL are not here yet. What each store promises stands in `SEMANTICS.md`, sentence by sentence, each with a
+//! NIXL is not here yet. What each store promises stands in `SEMANTICS.md`, sentence by sentence, each with a
 //! test; [`conformance`] checks the common part for any store, ours or yours.
 //!
 //! # What it is not, and why not `object_store`
@@ -30,7 +31,8 @@
 //!
 //! It is not a file system, a general object client, or a cache with an eviction policy: it stores what it is told under the name
 //! it is told. Stores never retry and never set deadlines; callers do, or put [`Retrying`] and [`HealthGate`] before them. [`open`]
-//! puts a gate before directories.
+//! puts a gate before directories. (The S3 store does both within one call, since only it knows what a lost answer left behind; a
+//! caller's deadline still ends the call.)
 //!
 //! # Wrappers
 //!
@@ -147,6 +149,7 @@
 //!
 //! * `posix` (default): the store on a directory.
 //! * `io-uring`: its io_uring engine for disks, chosen by `PosixOptions::io`. It brings this crate's only unsafe module.
+//! * `s3`: the store on S3 and on any `object_store::ObjectStore`.
 //! * `conformance`: the suite for implementors.
 #![cfg_attr(not(feature = "io-uring"), forbid(unsafe_code))]
 #![deny(unsafe_code)]
@@ -170,6 +173,8 @@ mod passage;
 pub mod posix;
 pub mod probe;
 pub mod retry;
+#[cfg(feature = "s3")]
+pub mod s3;
 mod store;
 mod streaming;
 pub mod throttle;
@@ -187,6 +192,8 @@ pub use operation::Operation;
 pub use posix::{FormatOptions, PosixOptions, PosixStore};
 pub use probe::{ProbeReport, probe};
 pub use retry::{RetryOptions, Retrying};
+#[cfg(feature = "s3")]
+pub use s3::{S3Options, S3Store};
 pub use store::{
     Capabilities, DownReason, KvStore, MAX_RECORD_BYTES, ObjectMeta, Publication, ReadOutcome, ReadPart,
     Record, StoreHealth, Upload, Version, WriteOrder,

@@ -12,6 +12,7 @@ use crate::{GateOptions, HealthGate, PosixOptions, PosixStore};
 /// |---|---|
 /// | `memory://` | a new, empty [`MemoryStore`] |
 /// | `null://` | [`NullStore`] |
+/// | `s3://bucket/prefix?key=value` | `S3Store` with its default options (feature `s3`); the keys stand at `S3Store::open` |
 /// | `file:///absolute/path` | `PosixStore` with its default options in that directory, which [`format()`] has made a store (feature `posix`), behind a [`HealthGate`](crate::HealthGate) with its defaults; the path is taken as it stands, without percent escapes |
 ///
 /// # Errors
@@ -25,13 +26,14 @@ pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
         Place::Memory => Ok(Arc::new(MemoryStore::new())),
         Place::Null => Ok(Arc::new(NullStore)),
         Place::File(path) => open_file(url, path).await,
+        Place::S3 => open_s3(url).await,
     }
 }
 
 /// Prepares the place that `url` names for a store, once, before it is opened; `false` if nothing was to be done.
 ///
 /// A `file://` directory has to exist and to be empty; its files become private to the user who formats it. For a store that a group
-/// shares, and for directories made ahead, see `PosixStore::format`. Memory needs no preparation.
+/// shares, and for directories made ahead, see `PosixStore::format`. Memory and buckets need no preparation.
 ///
 /// # Errors
 /// As [`open`]; `Invalid` for a directory that is not empty, and no store.
@@ -40,7 +42,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
 /// A dropped call goes on formatting.
 pub async fn format(url: &str) -> Result<bool> {
     match parse(url)? {
-        Place::Memory | Place::Null => Ok(false),
+        Place::Memory | Place::Null | Place::S3 => Ok(false),
         Place::File(path) => format_file(url, path).await,
     }
 }
@@ -49,13 +51,16 @@ pub async fn format(url: &str) -> Result<bool> {
 enum Place<'a> {
     Memory,
     Null,
+    S3,
     File(&'a str),
 }
 
 fn parse(url: &str) -> Result<Place<'_>> {
     let invalid = |expected: &str| Err(Error::new(ErrorKind::Invalid, url, expected));
     let Some((scheme, rest)) = url.split_once("://") else {
-        return invalid("this is no store URL: expected memory://, null:// or file:///absolute/path");
+        return invalid(
+            "this is no store URL: expected memory://, null://, file:///absolute/path or s3://bucket/prefix",
+        );
     };
     match (scheme, rest) {
         ("memory", "") => Ok(Place::Memory),
@@ -68,7 +73,10 @@ fn parse(url: &str) -> Result<Place<'_>> {
             invalid("the path is relative or names a host: expected three slashes, file:///absolute/path")
         }
         ("file", path) => Ok(Place::File(path)),
-        _ => invalid("unknown scheme: expected memory://, null:// or file:///absolute/path"),
+        ("s3", _) => Ok(Place::S3),
+        _ => invalid(
+            "unknown scheme: expected memory://, null://, file:///absolute/path or s3://bucket/prefix",
+        ),
     }
 }
 
@@ -119,6 +127,18 @@ async fn format_file(url: &str, _: &str) -> Result<bool> {
 fn without_posix(url: &str) -> Error {
     let message = "kv-storage was built without the feature `posix`: enable it to open file:// stores";
     Error::new(ErrorKind::Unsupported, url, message)
+}
+
+#[cfg(feature = "s3")]
+async fn open_s3(url: &str) -> Result<Arc<dyn KvStore>> {
+    let options = crate::S3Options::default();
+    Ok(Arc::new(crate::S3Store::open(url, options).await?))
+}
+
+#[cfg(not(feature = "s3"))]
+async fn open_s3(url: &str) -> Result<Arc<dyn KvStore>> {
+    let message = "kv-storage was built without the feature `s3`: enable it to open s3:// stores";
+    Err(Error::new(ErrorKind::Unsupported, url, message))
 }
 
 #[cfg(feature = "posix")]

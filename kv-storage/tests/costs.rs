@@ -76,7 +76,8 @@ impl Costs {
         let now = Self::now();
         let again = Self::now();
         Self {
-            bytes_read: now.bytes_read - before.bytes_read - (again.bytes_read - now.bytes_read),
+            bytes_read: (now.bytes_read - before.bytes_read)
+                .saturating_sub(again.bytes_read - now.bytes_read),
             bytes_written: now.bytes_written - before.bytes_written,
             reads: now.reads - before.reads - (again.reads - now.reads),
             writes: now.writes - before.writes,
@@ -156,8 +157,9 @@ async fn costs_of_an_object() {
             }
             IoEngine::Threads => {
                 assert_eq!((saved.writes, saved.bytes_written), (PARTS, LEN), "save");
-                assert_eq!((saved.reads, saved.bytes_read), (0, 0), "save");
-                assert_eq!((loaded.reads, loaded.bytes_read), (PARTS, LEN), "load");
+                assert!(saved.reads == 0 && saved.bytes_read <= SLACK, "save: {saved:?}");
+                assert_eq!(loaded.reads, PARTS, "load");
+                assert!(loaded.bytes_read.abs_diff(LEN) <= SLACK, "load: {loaded:?}");
                 assert_eq!((loaded.writes, loaded.bytes_written), (0, 0), "load");
             }
             _ => eprintln!("SKIPPED: O_DIRECT does not work in {}", root.path().display()),

@@ -3,7 +3,8 @@
 //! `demo` shows the library at work, `test` checks the whole workspace, `tidy` keeps the rules that no compiler keeps, `doc` builds
 //! the documentation as docs.rs does, `bench` measures save and load beside what the machine can do, `fuzz` and `mutants` look for
 //! what the tests have missed, `golden` compares the golden files with what their generators make, `kernels` builds the code objects of
-//! the ROCm kernels, `nfs-lab` runs two hosts with an NFS server between them, `soak` kills processes all day.
+//! the ROCm kernels, `nfs-lab` runs two hosts with an NFS server between them, `soak` kills processes all day,
+//! `s3-lab` starts an S3 server of somebody else and runs the S3 suite on it.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -23,6 +24,7 @@ mod mutants;
 mod nfs_lab;
 mod processes;
 mod python;
+mod s3_lab;
 mod soak;
 mod steps;
 mod table;
@@ -57,6 +59,7 @@ enum Command {
     Golden(golden::Options),
     NfsLab(nfs_lab::Options),
     Kernels(kernels::Options),
+    S3Lab(s3_lab::Options),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Golden(options) => golden::run(&options),
         Command::NfsLab(options) => nfs_lab::run(&options),
         Command::Kernels(options) => kernels::run(&options),
+        Command::S3Lab(options) => s3_lab::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

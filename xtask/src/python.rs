@@ -13,6 +13,13 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 #[derive(Debug)]
 pub(crate) struct Unavailable(String);
 
+impl Unavailable {
+    /// Says what is lacking.
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

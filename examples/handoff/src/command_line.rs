@@ -96,7 +96,7 @@ enum Engine {
 
 #[derive(Debug, Args)]
 struct HandOff {
-    /// Where the KV rests between the clusters, for example file:///mnt/kv.
+    /// Where the KV rests between the clusters, for example file:///mnt/kv, or s3://bucket/prefix (feature `s3`).
     #[arg(long)]
     store: String,
     /// Tensor parallelism: number of rank processes (the models here allow 1, 3 and 9).

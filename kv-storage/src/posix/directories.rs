@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{AtFlags, Mode, fchmod, fchown, fstat, openat, openat2, statat};
+use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fchown, fstat, openat, openat2, statat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::Gid;
 
@@ -15,22 +15,36 @@ use crate::Result;
 impl Tree {
     /// Opens the directory `path` (components separated by `/`, empty for the root); `None` if there is none.
     pub(super) fn directory(&self, path: &str) -> Result<Option<OwnedFd>> {
-        let fail = |errno| Err(self.error("open the directory", path, errno));
         let directory = match self.descend(path) {
             Ok(directory) => directory,
             Err(Errno::NOENT | Errno::STALE) => return Ok(None),
-            Err(errno) => return fail(errno),
+            Err(errno) => return Err(self.error("open the directory", path, errno)),
         };
+        Ok(self.judge(path, &directory)?.then_some(directory))
+    }
+
+    /// Judges the directory of a file that was opened by its whole path. Asks a network file system nothing while the directory's
+    /// attributes are fresh.
+    pub(super) fn judge_directory(&self, path: &str) -> Result<()> {
+        match self.descend_as(path, DIRECTORY | OFlags::PATH) {
+            Ok(directory) => self.judge(path, &directory).map(drop),
+            Err(Errno::NOENT | Errno::STALE) => Ok(()), // and its file with it
+            Err(errno) => Err(self.error("open the directory", path, errno)),
+        }
+    }
+
+    /// Judges an open directory; `false` if it is gone.
+    fn judge(&self, path: &str, directory: &OwnedFd) -> Result<bool> {
         // The root was judged when it was opened. What is between it and here only its owner could replace.
         if !path.is_empty() {
-            let stat = match fstat(&directory) {
+            let stat = match fstat(directory) {
                 Ok(stat) => stat,
-                Err(Errno::STALE) => return Ok(None),
-                Err(errno) => return fail(errno),
+                Err(Errno::STALE) => return Ok(false),
+                Err(errno) => return Err(self.error("open the directory", path, errno)),
             };
             self.rights().directory(&stat).map_err(|why| self.refused(path, &why))?;
         }
-        Ok(Some(directory))
+        Ok(true)
     }
 
     pub(super) fn has_openat2(&self) -> bool {
@@ -42,9 +56,13 @@ impl Tree {
     }
 
     pub(super) fn descend(&self, path: &str) -> rustix::io::Result<OwnedFd> {
+        self.descend_as(path, DIRECTORY)
+    }
+
+    fn descend_as(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let path = if path.is_empty() { "." } else { path };
         if self.has_openat2() {
-            match retry_on_intr(|| openat2(&self.root, path, DIRECTORY, Mode::empty(), RESOLVE)) {
+            match retry_on_intr(|| openat2(&self.root, path, flags, Mode::empty(), RESOLVE)) {
                 // Old kernels know no openat2, some containers forbid it, and a racing rename may confuse it: walk instead.
                 Err(Errno::NOSYS | Errno::PERM) => self.give_up_openat2(),
                 Err(Errno::AGAIN) => {}

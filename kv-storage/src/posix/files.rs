@@ -25,6 +25,7 @@ impl Tree {
         mut file: OwnedFd,
         mut stat: Stat,
     ) -> Result<Option<(OwnedFd, Stat)>> {
+        self.judge_directory(split(path).0)?;
         for _ in 0..SECOND_LOOKS {
             stat = self.regular(path, stat)?;
             self.rights().file(&stat).map_err(|why| self.refused(path, &why))?;

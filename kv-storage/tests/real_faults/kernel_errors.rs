@@ -40,6 +40,8 @@ async fn saves_that_fail(
     disk.script.next(call, 1, Answer::Fails(errno));
     let object = publish(store, &name(1), &[7; 9000]).await.unwrap_err();
     assert!(object.to_string().contains(&name(1).to_string()), "{object}");
+    // The failed save's file is closed in the background: that call is not the one that is to fail.
+    store.idle().await;
     disk.script.clear();
     disk.script.next(call, 1, Answer::Fails(errno));
     let record = store.create_record(&RecordName::request("r", 0), b"r").await.unwrap_err();

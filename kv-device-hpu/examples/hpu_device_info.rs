@@ -1,4 +1,4 @@
-//! Prints the runtime, the host's accelerators, and, if one is free, what it is: `device_info [gaudi2|gaudi3]`.
+//! Prints the runtime, the host's accelerators, and, if one is free, what it is: `hpu_device_info [gaudi2|gaudi3]`.
 #![expect(clippy::print_stdout, reason = "a command that prints")]
 
 use std::process::ExitCode;

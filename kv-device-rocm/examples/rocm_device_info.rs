@@ -1,4 +1,4 @@
-//! Which HIP and which devices this process sees, and why not, if not: `cargo run -p kv-device-rocm --example device_info`.
+//! Which HIP and which devices this process sees, and why not, if not: `cargo run -p kv-device-rocm --example rocm_device_info`.
 //!
 //! `--cuda` asks CUDA's runtime, which is loaded and identified in the same way.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is the terminal's")]
