@@ -16,12 +16,16 @@ use super::temporary::split;
 use super::tree::{FILE, RESOLVE, Tree, kind_of};
 use crate::{Error, Result};
 
+/// How often a name is looked up again whose file went away. Once is enough for what is deleted; a record may be replaced meanwhile, and
+/// is there all the time.
+pub(super) const MOST_STALE: usize = 4;
+
 /// What a file that is in its place has some of.
 const WRITABLE: Mode = Mode::WUSR.union(Mode::WGRP).union(Mode::WOTH);
 
 impl Tree {
     /// Opens the regular file at `path` for reading, if the store put it there; `None` if there is none. Where this host remembers
-    /// misses, the server confirms it. A file that went away under the open (`ESTALE`) is looked up once more, and is then a miss.
+    /// misses, the server confirms it. A file that went away under the open (`ESTALE`) is looked up again.
     pub(super) fn open_file(&self, path: &str) -> Result<Option<(OwnedFd, Stat)>> {
         self.open_asking(path, |_| Ok(()))
     }
@@ -40,7 +44,7 @@ impl Tree {
     ) -> Result<Option<(OwnedFd, Stat)>> {
         let mut confirmed = !self.misses_are_cached;
         let mut believed = !self.network();
-        let mut stale = false;
+        let mut stale = 0;
         loop {
             let opened = self.walk_to(path).and_then(|file| {
                 ask(&file)?;
@@ -57,8 +61,11 @@ impl Tree {
                     confirmed = true;
                     self.refresh(split(path).0);
                 }
-                Err(Errno::STALE) if stale => return self.alive().map(|()| None),
-                Err(Errno::STALE) => stale = true,
+                Err(Errno::STALE) if stale == MOST_STALE => return self.alive().map(|()| None),
+                Err(Errno::STALE) => {
+                    stale += 1;
+                    self.refresh(split(path).0);
+                }
                 Err(errno) => return Err(self.error("open", path, errno)),
             }
         }

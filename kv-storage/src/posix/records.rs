@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::crash;
 use super::io::{read_all, write_all};
+use super::lookup::MOST_STALE;
 use super::temporary::Temporary;
 use super::tree::{Tree, len_of};
 use crate::parts::Workers;
@@ -79,7 +80,7 @@ pub(super) fn replace(
 
 pub(super) fn read(tree: &Tree, name: &RecordName) -> Result<Option<Record>> {
     let path = name.to_string();
-    for _ in 0..2 {
+    for _ in 0..=MOST_STALE {
         let Some((file, stat)) = tree.open_mutable(&path)? else {
             return Ok(None);
         };

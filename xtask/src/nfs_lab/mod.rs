@@ -60,7 +60,7 @@ pub(crate) struct Options {
     /// Only tests with this in their names.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
-    /// Full counts: kill -9 at each crash point 20 times instead of twice.
+    /// Full counts: kill -9 at each crash point 20 times instead of once.
     #[arg(long)]
     full: bool,
     /// Leave the lab running at the end, until Ctrl-C.

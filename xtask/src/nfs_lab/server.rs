@@ -122,7 +122,8 @@ fn wait_until_ready(ready: &Receiver<()>, log: &Path) -> Result<()> {
     }
 }
 
-/// A server for both versions, without locks and without a grace period, which answers requests as large as Linux sends.
+/// A server for both versions, without locks and without a grace period, which answers requests as large as Linux sends. It keeps no
+/// directories and attributes of its own: what is tested are the clients' caches.
 fn text(export: &Path) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -130,7 +131,8 @@ fn text(export: &Path) -> String {
         text,
         "NFS_CORE_PARAM {{ Protocols = 3,4; NFS_Port = 2049; MNT_Port = 20048; Enable_NLM = false; Enable_RQUOTA = false; Bind_addr = {SERVER}; }}
 NFSv4 {{ Grace_Period = 1; Lease_Lifetime = 10; Graceless = true; Delegations = false; }}
-EXPORT_DEFAULTS {{ Access_Type = RW; Squash = None; SecType = sys; Protocols = 3,4; Transports = TCP; }}
+MDCACHE {{ Dir_Chunk = 0; }}
+EXPORT_DEFAULTS {{ Attr_Expiration_Time = 0; Access_Type = RW; Squash = None; SecType = sys; Protocols = 3,4; Transports = TCP; }}
 EXPORT {{ Export_Id = 1; Path = {path}; Pseudo = /kv; Filesystem_id = 77.1; FSAL {{ Name = VFS; }}
   MaxRead = 1048576; MaxWrite = 1048576; PrefRead = 1048576; PrefWrite = 1048576; }}
 LOG {{ Default_Log_Level = EVENT; }}
