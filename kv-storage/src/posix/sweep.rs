@@ -68,9 +68,12 @@ impl Tree {
         }
     }
 
-    /// What stands at a name, if it was last written at `before` or earlier.
+    /// What stands at a name, if it was last written at `before` or earlier. On NFS a file that has just been created may have any time of
+    /// modification: the server keeps the mark of an exclusive creation there until the client sets the time. It cannot set that of the
+    /// last change.
     fn stale_type(&self, directory: &OwnedFd, name: &str, before: i64) -> Option<FileType> {
         let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        (stat.st_mtime <= before).then(|| type_of(&stat))
+        let written = if self.network() { stat.st_mtime.max(stat.st_ctime) } else { stat.st_mtime };
+        (written <= before).then(|| type_of(&stat))
     }
 }

@@ -95,10 +95,12 @@ async fn a_replacement_is_seen_while_the_owners_host_has_the_old_record_open() {
 
 // Both hosts still sweep the directories: without a question about the open file, one record in twenty is seen late by Linux 6.1 (NFS 3).
 //= SEMANTICS.md#nfs-record-rule
+//= SEMANTICS.md#nfs-sweep
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs two hosts: cargo xtask nfs-lab"]
 async fn replacements_are_seen_while_both_hosts_list_the_directories() {
     for store in 0..20 {
+        // Each opens the store, tries files in it, and sweeps, while the other does.
         let hosts = TwoHosts::on(Mounted::Recommended).await;
         for request in 0..4 {
             hand_off(&hosts, &format!("{store}-{request}")).await;
