@@ -16,7 +16,8 @@ use crate::cluster::rank_main;
 use crate::engine::flavour::Flavour;
 use crate::engine::shard::Shard;
 use crate::model::ModelChoice;
-use crate::roles::reference;
+use crate::model::seeded::Heads;
+use crate::roles::reference::{self, Files};
 use crate::transfer::{self, DeviceKind, check_store};
 
 const EXAMPLES: &str = "\
@@ -99,7 +100,7 @@ struct HandOff {
     /// Where the KV rests between the clusters, for example file:///mnt/kv, or s3://bucket/prefix (feature `s3`).
     #[arg(long)]
     store: String,
-    /// Tensor parallelism: number of rank processes (the models here allow 1, 3 and 9).
+    /// Tensor parallelism: number of rank processes (1, 3 or 9 for the models here, 1 to 16 for `--seeded=16x8`).
     #[arg(long, default_value_t = 1)]
     tp: usize,
     /// Where the ranks keep their KV.
@@ -127,6 +128,9 @@ struct Question {
     /// Write a JSON report to this file.
     #[arg(long)]
     report: Option<PathBuf>,
+    /// Write the KV of the prompt, without its last token, into this directory: a file for each rank, in the store's order.
+    #[arg(long, value_name = "DIRECTORY")]
+    export: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -136,8 +140,8 @@ struct ModelArgs {
     #[arg(long)]
     model: Option<PathBuf>,
     /// A small random model that needs no file; its answers are noise, but always the same noise.
-    #[arg(long)]
-    seeded: bool,
+    #[arg(long, value_enum, value_name = "HEADS", num_args = 0..=1, require_equals = true, default_missing_value = "9x3")]
+    seeded: Option<Heads>,
 }
 
 #[derive(Debug, Args)]
@@ -207,9 +211,9 @@ fn answer(question: &Question, max_tokens: u32, engine: Engine) -> Result<()> {
         Engine::B => Flavour::GaudiLike,
     };
     let (model, tokens) = (question.model(), question.tokens()?);
-    let (threads, report) = (question.threads(1), question.report.as_deref());
+    let files = Files { report: question.report.as_deref(), export: question.export.as_deref() };
     let max_tokens = usize::try_from(max_tokens)?;
-    reference::run(&model, &tokens, max_tokens, flavour, threads, &mut io::stdout(), report)?;
+    reference::run(&model, &tokens, max_tokens, flavour, question.threads(1), &mut io::stdout(), files)?;
     Ok(())
 }
 
@@ -235,6 +239,7 @@ impl HandOff {
             request_id: id.to_owned(),
             deadline,
             report: self.question.report.clone(),
+            export: self.question.export.clone(),
         };
         Ok((0..self.tp).map(job).collect())
     }
@@ -242,7 +247,8 @@ impl HandOff {
 
 impl Question {
     fn model(&self) -> ModelChoice {
-        self.model.model.clone().map_or(ModelChoice::Seeded, ModelChoice::File)
+        let seeded = ModelChoice::Seeded(self.model.seeded.unwrap_or_default());
+        self.model.model.clone().map_or(seeded, ModelChoice::File)
     }
 
     fn tokens(&self) -> Result<Vec<u32>> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use handoff::engine::flavour::Flavour;
 use handoff::model::ModelChoice;
-use handoff::roles::reference;
+use handoff::roles::reference::{self, Files};
 
 fn model() -> Option<ModelChoice> {
     let path = std::env::var_os("KVBRIDGE_MODEL").map(PathBuf::from);
@@ -36,7 +36,8 @@ fn it_knows_the_capital_of_france_on_both_engines() {
     assert_eq!(weights.config().weight_quantisation, "q4_1+q8_0");
     let answer = |flavour, threads| {
         let mut text = Vec::new();
-        let answer = reference::run(&model, &tokens, 16, flavour, threads, &mut text, None).unwrap();
+        let answer =
+            reference::run(&model, &tokens, 16, flavour, threads, &mut text, Files::default()).unwrap();
         assert_eq!(String::from_utf8(text).unwrap().trim_end(), answer.text);
         answer
     };

@@ -60,4 +60,6 @@ pub struct Job {
     pub deadline: Duration,
     /// Where the leader writes its report.
     pub report: Option<PathBuf>,
+    /// Directory into which each rank writes the prompt's KV.
+    pub export: Option<PathBuf>,
 }

@@ -111,6 +111,23 @@ impl PagedCache {
     /// One head's first `tokens` rows (`[token][dim]`), widened to f32.
     #[must_use]
     pub fn read(&self, layer: usize, part: Part, head: usize, tokens: usize) -> Vec<f32> {
+        self.gather(layer, part, head, tokens, |bytes| bf16::from_le_bytes(bytes).to_f32())
+    }
+
+    /// The bits of one head's first `tokens` rows, for whoever compares caches.
+    #[must_use]
+    pub fn export(&self, layer: usize, part: Part, head: usize, tokens: usize) -> Vec<u16> {
+        self.gather(layer, part, head, tokens, u16::from_le_bytes)
+    }
+
+    fn gather<T>(
+        &self,
+        layer: usize,
+        part: Part,
+        head: usize,
+        tokens: usize,
+        value: fn([u8; ELEMENT]) -> T,
+    ) -> Vec<T> {
         let strides = self.strides(part);
         let mut rows = Vec::with_capacity(tokens * self.shape.head_dim);
         self.memory.with_shared(region(layer, part), &mut |bytes| {
@@ -118,25 +135,10 @@ impl PagedCache {
             for token in 0..tokens {
                 let (block, slot) = self.blocks.place(token);
                 let start = block * strides.block + slot * strides.token + head * strides.head;
-                let value = |dim: &usize| bf16::from_le_bytes(elements[start + dim]).to_f32();
-                rows.extend(strides.dims.iter().map(value));
+                rows.extend(strides.dims.iter().map(|dim| value(elements[start + dim])));
             }
         });
         rows
-    }
-
-    /// The bits of one token's head, for tests that compare caches.
-    #[must_use]
-    pub fn export(&self, layer: usize, part: Part, token: usize, head: usize) -> Vec<u16> {
-        let strides = self.strides(part);
-        let (block, slot) = self.blocks.place(token);
-        let start = block * strides.block + slot * strides.token + head * strides.head;
-        let mut bits = Vec::with_capacity(strides.dims.len());
-        self.memory.with_shared(region(layer, part), &mut |bytes| {
-            let (elements, _) = bytes.as_chunks::<ELEMENT>();
-            bits.extend(strides.dims.iter().map(|dim| u16::from_le_bytes(elements[start + dim])));
-        });
-        bits
     }
 }
 

@@ -18,7 +18,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use gguf::Gguf;
-use seeded::Seeded;
+use seeded::{Heads, Seeded};
 use tokenizer::Tokenizer;
 use weights::WeightSource;
 
@@ -29,7 +29,7 @@ pub enum ModelChoice {
     /// A Llama-family GGUF file.
     File(PathBuf),
     /// The small random model: no file, no network, the same weights everywhere.
-    Seeded,
+    Seeded(Heads),
 }
 
 /// The seed of the random model: part of its identity, so it never changes.
@@ -43,7 +43,7 @@ impl ModelChoice {
     pub fn weights(&self) -> Result<Arc<dyn WeightSource>> {
         Ok(match self {
             Self::File(path) => Arc::new(Gguf::open(path)?),
-            Self::Seeded => Arc::new(Seeded::new(MODEL_SEED)),
+            Self::Seeded(heads) => Arc::new(Seeded::with_heads(MODEL_SEED, *heads)),
         })
     }
 
@@ -54,7 +54,7 @@ impl ModelChoice {
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         match self {
             Self::File(path) => Tokenizer::from_gguf(&Gguf::open(path)?),
-            Self::Seeded => Ok(Tokenizer::bytes()),
+            Self::Seeded(_) => Ok(Tokenizer::bytes()),
         }
     }
 
@@ -65,7 +65,7 @@ impl ModelChoice {
     pub fn digest(&self) -> Result<[u8; 32]> {
         match self {
             Self::File(path) => gguf::file_digest(path),
-            Self::Seeded => Seeded::new(MODEL_SEED).digest(),
+            Self::Seeded(heads) => Seeded::with_heads(MODEL_SEED, *heads).digest(),
         }
     }
 }

@@ -1,15 +1,28 @@
 //! A small random model: exercises every code path of the real one, in milliseconds, without a file.
 //!
-//! Its shape keeps what makes the real model awkward: 9 query heads over 3 KV heads, and an MLP width that divides
+//! Its usual shape keeps what makes the real model awkward: 9 query heads over 3 KV heads, and an MLP width that divides
 //! by 3 but not by 9. Row `r` of a tensor depends on (seed, tensor, r) alone, so a rank can make just its own rows.
 
 use std::ops::Range;
 
 use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
 
 use super::config::ModelConfig;
 use super::splitmix::SplitMix;
 use super::weights::{Tensor, WeightSource};
+
+/// How many query heads the model has, and how many KV heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+pub enum Heads {
+    /// 9 over 3, as the real model of the demo.
+    #[default]
+    #[value(name = "9x3")]
+    NineOverThree,
+    /// 16 over 8, the KV heads of the Llama models that two machines of eight accelerators serve.
+    #[value(name = "16x8")]
+    SixteenOverEight,
+}
 
 /// The random model.
 #[derive(Debug)]
@@ -19,18 +32,29 @@ pub struct Seeded {
 }
 
 impl Seeded {
-    /// The model that belongs to `seed`.
+    /// The model that belongs to `seed`, with 9 heads over 3.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        Self::with_heads(seed, Heads::default())
+    }
+
+    /// The model that belongs to `seed`, with so many heads.
+    #[must_use]
+    pub fn with_heads(seed: u64, heads: Heads) -> Self {
+        let (query_heads, kv_heads) = match heads {
+            Heads::NineOverThree => (9, 3),
+            Heads::SixteenOverEight => (16, 8),
+        };
+        let head_dim = 16;
         let config = ModelConfig {
             name: format!("seeded-{seed:016x}"),
             weight_quantisation: "none".to_owned(),
             layers: 4,
-            dim: 144,
+            dim: query_heads * head_dim,
             ffn: 384,
-            query_heads: 9,
-            kv_heads: 3,
-            head_dim: 16,
+            query_heads,
+            kv_heads,
+            head_dim,
             vocab: 260,
             context: 8192,
             rope_base: 10_000.0,

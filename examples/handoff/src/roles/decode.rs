@@ -4,7 +4,7 @@ use std::io;
 
 use anyhow::{Context, Result, bail};
 
-use super::{collect, load_model, open_sequence};
+use super::{collect, export, load_model, open_sequence};
 use crate::cluster::job::{Job, Policy};
 use crate::cluster::stop::Stop;
 use crate::engine::collective::Collective;
@@ -50,6 +50,7 @@ pub fn run(
         bail!("only {agreed} of {} prompt tokens could be loaded ({reason})", wanted.len());
     }
 
+    export::write(job.export.as_deref(), sequence.cache(), model.shard(), agreed)?;
     sequence.adopt_loaded(agreed)?;
     let logits = sequence.prefill(&job.tokens[agreed..], CHUNK, peers)?;
     let tokenizer = if leader { Some(job.model.tokenizer()?) } else { None };

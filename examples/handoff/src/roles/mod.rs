@@ -1,6 +1,7 @@
 //! What a rank does, by role. Each file reads as the story of one side of the hand-off.
 
 pub mod decode;
+mod export;
 pub mod prefill;
 pub mod reference;
 

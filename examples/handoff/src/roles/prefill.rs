@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{collect, load_model, open_sequence};
+use super::{collect, export, load_model, open_sequence};
 use crate::cluster::job::Job;
 use crate::cluster::stop::Stop;
 use crate::engine::collective::Collective;
@@ -54,6 +54,7 @@ fn compute_and_save(
 
     // The consumer computes the last prompt token itself: it needs the logits, which no KV contains.
     let handed_over = &job.tokens[..job.tokens.len() - 1];
+    export::write(job.export.as_deref(), sequence.cache(), model.shard(), handed_over.len())?;
     let description = CacheDescription::new(sequence.cache(), model.shard());
     transport.save(&description, handed_over).with_context(|| format!("saving to {}", job.store))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::open_sequence;
+use super::{export, open_sequence};
 use crate::cluster::stop::Stop;
 use crate::engine::collective::Alone;
 use crate::engine::flavour::Flavour;
@@ -17,6 +17,15 @@ use crate::engine::shard::Shard;
 use crate::generation::{Answer, Speaker, generate};
 use crate::model::ModelChoice;
 use crate::report::{self, Common, ReferenceReport};
+
+/// What is written down beside the answer.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Files<'a> {
+    /// A JSON report.
+    pub report: Option<&'a Path>,
+    /// The directory for the prompt's KV.
+    pub export: Option<&'a Path>,
+}
 
 /// Answers `tokens` on one engine; the text goes to `output` while it is made.
 ///
@@ -29,7 +38,7 @@ pub fn run(
     flavour: Flavour,
     threads: usize,
     output: &mut dyn Write,
-    report: Option<&Path>,
+    files: Files<'_>,
 ) -> Result<Answer> {
     let source = model.weights()?;
     let tokenizer = model.tokenizer()?;
@@ -39,10 +48,11 @@ pub fn run(
         Ok(Arc::new(VecMemory::new(regions)))
     })?;
     let logits = sequence.prefill(tokens, CHUNK, &mut Alone)?;
+    export::write(files.export, sequence.cache(), rank.shard(), tokens.len() - 1)?;
     let speaker = Some(Speaker { tokenizer: &tokenizer, output });
     let answer = generate(&mut sequence, &mut Alone, logits, max_tokens, speaker, &Stop::default())?;
     let common = Common::new("reference", &rank.config().name, 1, flavour, tokens.len());
     let Answer { tokens, logits_digest, text } = answer.clone();
-    report::write(&ReferenceReport { common, tokens, logits_digest, text }, report)?;
+    report::write(&ReferenceReport { common, tokens, logits_digest, text }, files.report)?;
     Ok(answer)
 }

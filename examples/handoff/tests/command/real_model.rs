@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use crate::devices::amd_accelerators_hand_over_to_a_gaudi;
 use crate::prompts::LONG;
 use crate::scene::{Scene, stdout};
 
@@ -51,6 +52,12 @@ fn three_ranks_hand_over_to_groups_of_every_size() {
 #[test]
 fn nine_ranks_hand_over_to_groups_of_every_size() {
     every_consumer_answers_like_the_reference("9");
+}
+
+#[test]
+fn three_amd_accelerators_hand_over_to_a_gaudi() {
+    let Some(scene) = scene(LONG) else { return };
+    amd_accelerators_hand_over_to_a_gaudi(&scene);
 }
 
 #[test]

@@ -45,6 +45,11 @@ impl Scene {
         Self::new(vec!["--seeded".to_owned()], prompt)
     }
 
+    /// The seeded model with other heads than it has by default.
+    pub(crate) fn seeded_with_heads(heads: &str, prompt: &str) -> Self {
+        Self::new(vec![format!("--seeded={heads}")], prompt)
+    }
+
     /// A model file.
     pub(crate) fn with_model(model: &Path, prompt: &str) -> Self {
         Self::new(vec!["--model".to_owned(), model.display().to_string()], prompt)
@@ -150,6 +155,11 @@ impl Scene {
 }
 
 impl Running {
+    /// A command of [`Scene::command`] that was started.
+    pub(crate) fn of(child: Child) -> Self {
+        Self { child }
+    }
+
     /// The launcher's process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
