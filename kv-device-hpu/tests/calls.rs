@@ -4,10 +4,11 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use kv_device::emulation::{Checksums, NotBefore};
 use kv_device::{Device, Fence, RegisteredMemory, TransferRequest};
 use kv_device_hpu::{HpuDevice, HpuMemory};
 use kv_format::{
@@ -108,17 +109,20 @@ impl Traffic {
     /// when it was verified; both is the work of host threads, whose time is reckoned here.
     async fn run(&self, fake: &Fake, gathers: bool) {
         let direction = if gathers { "DeviceToHost" } else { "HostToDevice" };
-        let (number, host) = (Arc::<AtomicUsize>::default(), Host::default());
+        let (number, host) = (Arc::<AtomicUsize>::default(), Checksums::new(2, CHECKSUM));
         let lane = async || {
             let (mut staging, mut free) = (self.pool.acquire().await, 0);
             while let Some(index) =
                 Some(number.fetch_add(1, Ordering::AcqRel)).filter(|index| *index < CHUNKS)
             {
                 if !gathers {
-                    free = host.checksum(free);
+                    free = host.take(free, CHUNK_BYTES as u64);
                 }
+                // The lanes ask for three more at once, of which the last is not queued yet.
+                let asked_at_least = if index + 1 < CHUNKS { index + 3 } else { 0 };
+                let (control, asked) = (fake.control, Arc::clone(&number));
                 let after: Arc<dyn Fence> =
-                    Arc::new(NotBefore { fake: fake.clone(), time: free, index, asked: Arc::clone(&number) });
+                    Arc::new(NotBefore { control, time: free, asked_at_least, asked });
                 let transfer = self.transfer.clone();
                 let request =
                     TransferRequest { transfer, staging, after: Some(after), fence_timeout: Duration::ZERO };
@@ -130,50 +134,11 @@ impl Traffic {
                 staging = buffer;
                 // Transfers of a direction are copied in the order in which they were first polled.
                 let end = copies(fake, direction)[index].1;
-                free = if gathers { host.checksum(end) } else { end };
+                free = if gathers { host.take(end, CHUNK_BYTES as u64) } else { end };
             }
         };
         futures_util::future::join_all((0..self.pool.parts()).map(|_| lane())).await;
         self.registered.close().await.unwrap();
-    }
-}
-
-/// Two host threads that take checksums: when each is free, in reckoned time.
-#[derive(Default)]
-struct Host(Mutex<[u64; 2]>);
-
-impl Host {
-    /// When the checksum of what is there at `ready` was taken.
-    fn checksum(&self, ready: u64) -> u64 {
-        let mut threads = self.0.lock().unwrap();
-        let thread = threads.iter_mut().min().unwrap();
-        *thread = ready.max(*thread) + CHUNK_BYTES as u64 / CHECKSUM;
-        *thread
-    }
-}
-
-/// Reached at a time: the device's thread, which waits for it, has that time then.
-///
-/// In reckoned time a copy takes no time at all, so the thread could ask for the next transfer before the caller, which has a copy's 200 us
-/// for it, was scheduled. So the thread lets the caller queue the one behind this first.
-#[derive(Debug)]
-struct NotBefore {
-    fake: Fake,
-    time: u64,
-    index: usize,
-    /// Transfers that the caller has asked for; all but the last are queued.
-    asked: Arc<AtomicUsize>,
-}
-
-impl Fence for NotBefore {
-    fn wait(&self, _: Duration) -> kv_device::Result<bool> {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while self.index + 1 < CHUNKS && self.asked.load(Ordering::Acquire) < self.index + 3 {
-            assert!(Instant::now() < deadline, "transfer {} is not followed by another", self.index);
-            std::thread::yield_now();
-        }
-        self.fake.tell(&format!("advance-to {}", self.time));
-        Ok(true)
     }
 }
 

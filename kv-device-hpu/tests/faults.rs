@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kv_device::ErrorKind;
 use kv_device_hpu::HpuDevice;
-use kv_pipeline::LoadRequest;
+use kv_pipeline::{LoadRequest, SaveRequest};
 use kv_storage::MemoryStore;
 use support::rank::{CHUNK, Rank, snapshot, tokens};
 use support::{Fake, settled_leaks};
@@ -141,6 +141,27 @@ async fn cancelled_after(turns: usize, store: &MemoryStore) -> bool {
     drop((memory, engine));
     assert_eq!(settled_leaks(&fake), "", "after {turns} turns");
     complete
+}
+
+#[tokio::test]
+async fn a_save_that_is_cancelled_at_any_turn_keeps_nothing() {
+    for turns in 0..40 {
+        let (fake, store) = (Fake::new(), MemoryStore::new());
+        let device = fake.own().unwrap();
+        let rank = Rank::new(&device, Arc::clone(&device), &store, 2, &[2, 0]).unwrap();
+        rank.prefill(COUNT).unwrap();
+        let tokens = tokens(COUNT);
+        let request = SaveRequest::new(&tokens).blocks(&rank.blocks);
+        let save = rank.kv.producer().save(&rank.registered, request).unwrap();
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+        save.cancel().await.unwrap();
+        assert_eq!(rank.kv.staging().bytes_lent, 0, "after {turns} turns");
+        rank.close().await.unwrap();
+        drop(device);
+        assert_eq!(settled_leaks(&fake), "", "after {turns} turns");
+    }
 }
 
 #[tokio::test]

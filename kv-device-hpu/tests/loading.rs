@@ -129,6 +129,28 @@ fn a_device_says_what_it_is() {
     assert!(identity.to_string().contains("HL-325L (emulated) (gaudi3), 128 GiB"), "{identity}");
 }
 
+/// What an operator sees, in a process of its own that finds the runtime, and how it is to be, in the environment.
+#[test]
+fn device_info_lists_the_devices_or_says_why_not() {
+    let program = support::library().with_file_name("hpu_device_info");
+    let run = |library: &Path, script: &str, expected: &[&str]| {
+        let mut command = Command::new(&program);
+        command.env("KVBRIDGE_SYNAPSE_LIBRARY", library).env("KV_FAKE_SCRIPT", script).args(expected);
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (success, text) = run(&support::library(), "set modules 2", &["gaudi3"]);
+    assert!(success && text.starts_with("driver 1.21.0.555 through "), "{text}");
+    let device = "acquired HL-325L (emulated) (gaudi3), 128 GiB, PCI 0000:19:00.0, NUMA node unknown, driver 1.21.0.555";
+    for words in ["module 0: gaudi3", "module 1: gaudi3", device] {
+        assert!(text.contains(words), "{text}");
+    }
+    let (success, text) = run(&support::library(), "set type gaudi2", &["gaudi3"]);
+    assert!(!success && text.contains("Device type mismatch: expected gaudi3, found gaudi2"), "{text}");
+    let (success, text) = run(Path::new("/absent.so"), "", &[]);
+    assert!(!success && text.contains("/absent.so") && text.contains("KVBRIDGE_SYNAPSE_LIBRARY"), "{text}");
+}
+
 #[test]
 fn one_device_for_a_process_and_one_process_for_a_device() {
     let locks = tempfile::tempdir().unwrap();

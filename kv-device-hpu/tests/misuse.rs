@@ -6,12 +6,14 @@ mod support;
 use std::ptr;
 
 use kv_device_hpu::sys::{DRAM_TO_HOST, HOST_TO_DRAM, Status};
-use support::Fake;
 use support::raw::{DEVICE, Raw};
+use support::{Fake, keep};
 
 /// Memory that is never freed, as the emulation remembers its address.
 fn leaked(bytes: usize) -> &'static mut [u8] {
-    Box::leak(vec![7; bytes].into_boxed_slice())
+    let memory = Box::leak(vec![7; bytes].into_boxed_slice());
+    keep(memory.as_ptr().addr());
+    memory
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub enum Sabotage {
     OneBatch,
     /// Destroys its stream before the last transfer.
     UseAfterDestroy,
+    /// Asks the run-time compiler for a processor without asking whether it knows it.
+    AskBlindly,
     /// Registers whatever it is given.
     SkipOwnerCheck,
 }

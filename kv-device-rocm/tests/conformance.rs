@@ -49,6 +49,16 @@ async fn on_a_processor_that_is_compiled_for_at_run_time() {
 }
 
 #[tokio::test]
+async fn on_the_other_processor_with_a_committed_code_object() {
+    conforms(&["set arch gfx950"]).await;
+    for (arch, compiled) in [("gfx942", false), ("gfx950", false), ("gfx90a", true)] {
+        let fake = FakeHip::new(&[&format!("set arch {arch}")]);
+        assert_eq!(fake.engine().device.identity().arch, arch);
+        assert_eq!(fake.tell("counts").contains("hiprtc"), compiled, "{arch}");
+    }
+}
+
+#[tokio::test]
 async fn with_room_for_one_transfer() {
     let fake = FakeHip::new(&["set strict 1"]);
     let engine = fake.engine_with(fake.options().queue_depth(1)).unwrap();

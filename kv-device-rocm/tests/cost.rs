@@ -6,9 +6,10 @@ mod scene;
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kv_device::HostFence;
-use kv_device::emulation::own_copy_without;
+use kv_device::emulation::{Checksums, NotBefore, own_copy_without};
+use kv_format::Transfer;
 use scene::Scene;
 use support::{FakeHip, HipEngine, fake_file};
 
@@ -77,95 +78,95 @@ async fn sections_with_gaps_are_one_batch_or_where_there_is_none_a_copy_each() {
     assert_eq!(calls(&fake, &fake.engine(), 16, 100, 64).await, expected("hipMemcpyAsync", 2 * 5));
 }
 
-const CHUNKS: u64 = 64;
+const CHUNKS: usize = 64;
 const CHUNK: u64 = 10 << 20;
-/// Nanoseconds of a CRC-64 of 10 MiB at 49 GB/s by one thread, of which two take turns.
-const CHECKSUM: u64 = CHUNK / 49;
+/// GB/s of a CRC-64 by one host thread, of which each direction has two.
+const CHECKSUM: u64 = 49;
 
 /// When each copy of a direction began and ended, by the model.
-struct Link(Vec<(u64, u64)>);
-
-impl Link {
-    fn of(fake: &FakeHip, direction: &str) -> Self {
-        let copies = fake.tell("copies");
-        let times = copies.lines().filter_map(|line| line.strip_prefix(direction)).map(|line| {
-            let mut words = line.split_whitespace().skip(1).map(|word| word.parse().unwrap());
-            (words.next().unwrap(), words.next().unwrap())
-        });
-        Self(times.collect())
-    }
-
-    /// Thousandths of what the link can do from the first copy's start to the last one's end.
-    fn used(&self) -> u64 {
-        let took = self.0[self.0.len() - 1].1 - self.0[0].0;
-        1000 * self.0.len() as u64 * CHUNK / 50 / took
-    }
-
-    /// A buffer is free again when its checksum is known: whether that was in time for the fourth gather after it.
-    fn four_buffers_would_do(&self) -> bool {
-        let mut threads = [0; 2];
-        let mut checked = Vec::new();
-        for (index, (_, end)) in self.0.iter().enumerate() {
-            let thread = &mut threads[index % 2];
-            *thread = end.max(thread) + CHECKSUM;
-            checked.push(*thread);
-        }
-        checked.iter().zip(self.0.iter().skip(4)).all(|(checked, (start, _))| checked <= start)
-    }
+fn copies(fake: &FakeHip, direction: &str) -> Vec<(u64, u64)> {
+    let copies = fake.tell("copies");
+    let lines = copies.lines().filter_map(|line| line.strip_prefix(direction));
+    let times = lines.map(|line| {
+        let mut words = line.split_whitespace().skip(1).map(|word| word.parse().unwrap());
+        (words.next().unwrap(), words.next().unwrap())
+    });
+    times.collect()
 }
 
-/// Chunks of 10 MiB at 50 GB/s per direction, with 10 us for each call: on a virtual clock, so that the figures depend on the calls
-/// alone. Each chunk that was gathered is checksummed by the host while the next ones move, and its time is charged.
-async fn reckon(gathers: u64, scatters: u64) -> (Link, Link) {
+/// Thousandths of what the link can do from the first copy's start to the last one's end.
+fn used(copies: &[(u64, u64)]) -> u64 {
+    let took = copies[copies.len() - 1].1 - copies[0].0;
+    1000 * copies.len() as u64 * CHUNK / 50 / took
+}
+
+/// One direction's chunks through a few buffers. A gathered buffer is used again when its checksum was taken, a loaded one is scattered when
+/// it was verified; both is the work of host threads, whose time is reckoned.
+async fn traffic(fake: &FakeHip, scene: &Scene, transfer: &Transfer, chunks: usize, gathers: bool) {
+    let direction = if gathers { "DeviceToHost" } else { "HostToDevice" };
+    let (number, host) = (Arc::<AtomicUsize>::default(), Checksums::new(2, CHECKSUM));
+    let lane = async || {
+        let mut free = 0;
+        while let Some(index) = Some(number.fetch_add(1, Ordering::AcqRel)).filter(|index| *index < chunks) {
+            if !gathers {
+                free = host.take(free, CHUNK);
+            }
+            // The lanes ask for three more at once, of which the last is not queued yet.
+            let asked_at_least = if index + 1 < chunks { index + 3 } else { 0 };
+            let (control, asked) = (fake.control, Arc::clone(&number));
+            let after = Arc::new(NotBefore { control, time: free, asked_at_least, asked });
+            let request = scene.request_after(transfer, 0, after).await;
+            let (staging, outcome) = match gathers {
+                true => scene.registered.gather(request).await,
+                false => scene.registered.scatter(request).await,
+            };
+            outcome.unwrap();
+            drop(staging);
+            // Transfers of a direction are copied in the order in which they were first polled.
+            let end = copies(fake, direction)[index].1;
+            free = if gathers { host.take(end, CHUNK) } else { end };
+        }
+    };
+    // One with each buffer: those that the device asks for, and one for each host thread.
+    tokio::join!(lane(), lane(), lane(), lane(), lane());
+}
+
+/// Chunks of 10 MiB at 50 GB/s per direction, with 10 us for each call, and what a kernel reads and writes at 4 TB/s: on a virtual clock, so
+/// that the figures depend on the calls alone.
+async fn reckon(gathers: usize, scatters: usize) -> (Vec<(u64, u64)>, Vec<(u64, u64)>) {
     let fake = FakeHip::new(&["set skip-kernels 1"]);
-    let engine = fake.engine_with(fake.options().queue_depth(64)).unwrap();
+    let engine = fake.engine();
     // 40 sections of 256 KiB.
-    let scene = Scene::new(&engine, 20, 128, usize::try_from(gathers + scatters).unwrap()).unwrap();
-    let transfer = scene.transfer(1024);
-    assert_eq!(scene.bytes(&transfer) as u64, CHUNK);
+    let (save, load) = (Scene::new(&engine, 20, 128, 5).unwrap(), Scene::new(&engine, 20, 128, 5).unwrap());
+    let transfer = save.transfer(1024);
+    assert_eq!(save.bytes(&transfer) as u64, CHUNK);
     // The first ones make the buffers, so that the others are alike.
-    drop(scene.registered.gather(scene.request(&transfer, 0).await).await);
-    drop(scene.registered.scatter(scene.request(&transfer, 0).await).await);
+    drop(save.registered.gather(save.request(&transfer, 0).await).await);
+    drop(load.registered.scatter(load.request(&transfer, 0).await).await);
     fake.tell("clear");
     fake.tell("model d2h=50 h2d=50 device=4000 call=10000");
-    // What a kernel reads and writes.
     fake.tell(&format!("set kernel-bytes {}", 2 * CHUNK));
-    // Everything is queued before the device's threads take the first, so that no real time enters the reckoning.
-    let start = HostFence::new(&"engine");
-    let mut moves = tokio::task::JoinSet::new();
-    for index in 0..gathers + scatters {
-        let request = scene.request_after(&transfer, 0, Arc::<HostFence>::clone(&start)).await;
-        let registered = Arc::clone(&scene.registered);
-        moves.spawn(async move {
-            match index < gathers {
-                true => registered.gather(request).await.1,
-                false => registered.scatter(request).await.1,
-            }
-        });
-        tokio::task::yield_now().await;
-    }
-    start.signal();
-    while let Some(outcome) = moves.join_next().await {
-        outcome.unwrap().unwrap();
-    }
-    scene.registered.close().await.unwrap();
-    (Link::of(&fake, "DeviceToHost"), Link::of(&fake, "HostToDevice"))
+    tokio::join!(
+        traffic(&fake, &save, &transfer, gathers, true),
+        traffic(&fake, &load, &transfer, scatters, false)
+    );
+    save.registered.close().await.unwrap();
+    load.registered.close().await.unwrap();
+    (copies(&fake, "DeviceToHost"), copies(&fake, "HostToDevice"))
 }
 
 #[tokio::test]
 async fn gathers_keep_the_link_busy() {
     let (gathered, _) = reckon(CHUNKS, 0).await;
-    assert_eq!(gathered.0.len() as u64, CHUNKS);
-    assert!(gathered.used() >= 970, "{} thousandths of the link", gathered.used());
-    assert!(gathered.four_buffers_would_do());
-    println!("gather: {} thousandths of the link", gathered.used());
+    println!("gather: {} thousandths of the link", used(&gathered));
+    assert_eq!(gathered.len(), CHUNKS, "one copy for a chunk");
+    assert!(used(&gathered) >= 970, "{} thousandths of the link", used(&gathered));
 }
 
 #[tokio::test]
 async fn saves_and_loads_keep_both_directions_busy() {
-    let (gathered, scattered) = reckon(CHUNKS / 2, CHUNKS / 2).await;
-    assert_eq!((gathered.0.len(), scattered.0.len()), (32, 32));
-    let both = u64::midpoint(gathered.used(), scattered.used());
-    assert!(both >= 950 && gathered.four_buffers_would_do(), "{both} thousandths of both directions");
-    println!("both: {} and {} thousandths", gathered.used(), scattered.used());
+    let (gathered, scattered) = reckon(CHUNKS, CHUNKS).await;
+    println!("both: {} and {} thousandths", used(&gathered), used(&scattered));
+    assert_eq!((gathered.len(), scattered.len()), (CHUNKS, CHUNKS));
+    assert!(used(&gathered) >= 950 && used(&scattered) >= 950, "of each link");
 }

@@ -130,6 +130,35 @@ async fn memory_that_runs_out_is_said_and_may_come_back() {
     scene.registered.close().await.unwrap();
 }
 
+/// Dropped after so many polls, a gather that was started writes its buffer before the pool has it again.
+#[tokio::test]
+async fn a_gather_that_is_dropped_at_any_await_keeps_its_buffer() {
+    for schedule in ["lazy", "threads"] {
+        for polls in 0..4 {
+            let fake = FakeHip::new(&[&format!("schedule {schedule}")]);
+            let engine = fake.engine();
+            let scene = Scene::new(&engine, 2, 16, 1).unwrap();
+            let mut gather = scene.registered.gather(scene.request(&scene.transfer(100), 0x77).await);
+            for _ in 0..polls {
+                if gather.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            drop(gather);
+            // The only part: whoever gets it next is alone with it.
+            let mut next = scene.pool.acquire().await;
+            next.fill(0x11);
+            scene.registered.close().await.unwrap();
+            drop((scene.registered, engine));
+            assert!(
+                next.iter().all(|byte| *byte == 0x11),
+                "{schedule}, {polls} polls: written by a dropped gather"
+            );
+        }
+    }
+}
+
 /// Dropped after so many polls, a scatter that was started writes before `close` has returned, or never.
 #[tokio::test]
 async fn dropped_at_every_await_nothing_is_written_after_close() {

@@ -4,9 +4,10 @@
 mod support;
 
 use std::ffi::{c_int, c_uint};
+use std::os::unix::process::ExitStatusExt as _;
 
-use kv_device::emulation::own_copy_without;
-use support::{FakeHip, fake_file};
+use kv_device::emulation::{child, own_copy_without, part};
+use support::{ABORTED, FakeHip, fake_file};
 
 /// A number that C takes for a pointer, a size, or a handle.
 type Word = usize;
@@ -70,6 +71,26 @@ impl Raw {
 }
 
 const D2H: Word = 2;
+
+#[test]
+fn a_compiler_of_5_x_that_does_not_know_a_processor_ends_the_process() {
+    for (version, signal) in [("50200000", Some(ABORTED)), ("60300000", None)] {
+        let child = child("compiles_for_an_unknown_processor", version).unwrap();
+        assert_eq!(child.status.signal(), signal, "{version}");
+        assert_eq!(child.status.success(), signal.is_none(), "{version}: {child:?}");
+    }
+}
+
+#[test]
+#[ignore = "the child of the test above"]
+fn compiles_for_an_unknown_processor() {
+    let hip = Raw::new(&[&format!("set hip-version {}", part())]);
+    let program = hip.made("hiprtcCreateProgram", c"".as_ptr().expose_provenance(), 0);
+    let option = c"--offload-arch=gfx1201".as_ptr();
+    let options = (&raw const option).expose_provenance();
+    let code = hip.call("hiprtcCompileProgram", [program, 1, options, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(code, 6, "HIPRTC_ERROR_COMPILATION");
+}
 
 #[test]
 fn the_current_device_belongs_to_the_thread_and_handles_to_a_device() {

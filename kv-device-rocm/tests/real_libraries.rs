@@ -8,6 +8,7 @@
 
 use std::error::Error as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 use kv_device::{Error, ErrorKind};
 use kv_device_rocm::{RocmDevice, Runtime, Vendor, VendorError};
@@ -43,6 +44,24 @@ fn hip_without_a_device_says_so_with_its_versions() {
     assert!(text.contains("libamdhip64.so"), "the file stands in it: {text}");
 }
 
+/// What an operator sees of it.
+#[test]
+fn device_info_says_which_hip_it_is_and_that_there_is_no_device() {
+    let Some(runtime) = hip() else { return };
+    if runtime.device_count().is_ok() {
+        eprintln!("SKIPPED: this machine has a device");
+        return;
+    }
+    let test = std::env::current_exe().unwrap();
+    let program = test.ancestors().nth(2).unwrap().join("examples/rocm_device_info");
+    let output =
+        Command::new(&program).output().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    assert!(!output.status.success());
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(text.starts_with(&runtime.describe()), "{text}");
+    assert!(text.contains("Unavailable: ") && text.contains("sees no device"), "{text}");
+}
+
 #[test]
 fn its_compiler_knows_the_kernels() {
     let Some(runtime) = hip() else { return };
@@ -54,7 +73,14 @@ fn its_compiler_knows_the_kernels() {
     );
     let named = |name: &[u8]| image.windows(name.len()).any(|bytes| bytes == name);
     assert!(named(b"kv_gather") && named(b"kv_scatter"));
-    // A processor that it does not know ends the process in 5.2 (munmap_chunk: invalid pointer), so no test asks for one.
+    // One that it does not know: hiprtc of 5.2 would end the process (munmap_chunk: invalid pointer).
+    let error = runtime.compile_kernels("gfx9999").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("does not know gfx9999") && text.contains("gfx90a"), "{text}");
+    if runtime.versions().runtime < 60_000_000 {
+        assert_eq!(runtime.compile_kernels("gfx942").unwrap_err().kind(), ErrorKind::Unsupported);
+    }
 }
 
 #[test]

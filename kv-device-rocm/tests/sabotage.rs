@@ -6,15 +6,18 @@
 mod scene;
 mod support;
 
+use std::os::unix::process::ExitStatusExt as _;
+
 use kv_device::conformance;
+use kv_device::emulation::{child, part};
 use kv_device::{Error, Result};
 use kv_device_rocm::Sabotage;
 use scene::Scene;
-use support::FakeHip;
+use support::{ABORTED, FakeHip};
 
 /// The checks that fail; `Err` if the device cannot even be opened.
 async fn failures(sabotage: Option<Sabotage>, commands: &[&str]) -> Result<Vec<&'static str>> {
-    let fake = FakeHip::new(&[&["set strict 1"], commands].concat());
+    let fake = FakeHip::new(commands);
     let options = match sabotage {
         Some(sabotage) => fake.options().sabotaged(sabotage),
         None => fake.options(),
@@ -62,7 +65,7 @@ async fn pageable_tables() {
 
 #[tokio::test]
 async fn pageable_staging() {
-    is_found(Sabotage::PageableStaging, &[], &MOVES).await;
+    is_found(Sabotage::PageableStaging, &[], &["staging_is_memory"]).await;
 }
 
 #[tokio::test]
@@ -76,6 +79,28 @@ async fn old_properties() {
     assert_eq!(failures(None, &commands).await.unwrap(), [""; 0]);
     let error: Error = failures(Some(Sabotage::OldProperties), &commands).await.unwrap_err();
     assert!(error.to_string().contains("names no instruction set"), "{error}");
+}
+
+/// Opens a device of which the compiler of HIP 5.2 does not know the processor, in a process of its own.
+#[test]
+fn ask_blindly() {
+    let asked = |part: &str| child("opens_an_unknown_processor", part).unwrap();
+    let refused = asked("refuse");
+    assert!(refused.status.success(), "{}", String::from_utf8_lossy(&refused.stderr));
+    assert_eq!(asked("ask").status.signal(), Some(ABORTED), "the runtime ends the process");
+}
+
+#[test]
+#[ignore = "the child of `ask_blindly`"]
+fn opens_an_unknown_processor() {
+    let fake = FakeHip::new(&["set arch gfx1201", "set hip-version 50200000"]);
+    let options = match part().as_str() {
+        "ask" => fake.options().sabotaged(Sabotage::AskBlindly),
+        _ => fake.options(),
+    };
+    let error = fake.engine_with(options).map(drop).unwrap_err();
+    assert_eq!(error.kind(), kv_device::ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("does not know gfx1201: expected one of gfx908"), "{error}");
 }
 
 #[tokio::test]
@@ -95,7 +120,7 @@ async fn skip_owner_check() {
 
 /// A gather of more pieces than a batch may have, with gaps of which no two neighbours are alike.
 async fn many_pieces(sabotage: Option<Sabotage>) -> Result<()> {
-    let fake = FakeHip::new(&["set strict 1"]);
+    let fake = FakeHip::new(&[]);
     let options = match sabotage {
         Some(sabotage) => fake.options().sabotaged(sabotage),
         None => fake.options(),

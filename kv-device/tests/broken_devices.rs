@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use kv_device::conformance::{self, Report};
+use kv_device::conformance::{self, Engine, EngineFence, EngineMemory, Report};
 use kv_device::{
     Device, DeviceCapabilities, DeviceInfo, DeviceRegion, Error, ErrorKind, HostDevice, HostDeviceOptions,
     RegisteredMemory, Result, TransferRequest,
@@ -332,6 +332,35 @@ async fn close_without_effect_or_without_waiting() {
     let must =
         ["dropped_future_keeps_buffers_alive_in_gather", "dropped_future_keeps_buffers_alive_in_scatter"];
     finds(Fault::QuiesceDoesNotWait, &must, &["a_full_queue_makes_progress"]).await;
+}
+
+/// An engine whose runtime says that the device does not reach its staging.
+struct Unpinned(HostEngine);
+
+impl Engine for Unpinned {
+    fn device(&self) -> Arc<dyn Device> {
+        self.0.device()
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Arc<dyn EngineMemory>> {
+        self.0.allocate(bytes)
+    }
+
+    fn fence(&self) -> Result<Box<dyn EngineFence>> {
+        self.0.fence()
+    }
+
+    fn reaches(&self, _: u64) -> Option<bool> {
+        Some(false)
+    }
+}
+
+#[tokio::test]
+async fn staging_that_the_device_does_not_reach() {
+    let engine = Unpinned(HostEngine::wrapped(HostDeviceOptions::default(), |host| host));
+    let report = conformance::run(&engine).await;
+    let failed: Vec<_> = report.failures().map(|outcome| outcome.check).collect();
+    assert_eq!(failed, ["staging_is_memory"], "{report}");
 }
 
 #[tokio::test]

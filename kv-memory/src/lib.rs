@@ -46,12 +46,14 @@
 //!
 //! # Unsafe code
 //!
-//! It stands in `mapping.rs`, `buffer.rs` and `pool.rs`: mapping, and handing out slices of what was mapped. Implementing
+//! It stands in `mapping.rs`, `buffer.rs`, `pool.rs` and `poison.rs`: mapping, handing out slices of what was mapped, and telling
+//! AddressSanitizer what nobody may touch. Implementing
 //! [`HostRegion`] is unsafe, using it is not.
 
 mod buffer;
 mod error;
 mod mapping;
+mod poison;
 mod pool;
 
 pub use buffer::HostBuf;

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
-use crate::{BUFFER_ALIGNMENT, Error, Result};
+use crate::{BUFFER_ALIGNMENT, Error, Result, poison};
 
 /// Size of the huge pages that are asked for.
 const HUGE_PAGE: usize = 2 << 20;
@@ -75,9 +75,16 @@ impl HugePages {
         if let Ok(address) = unsafe { mmap_anonymous(std::ptr::null_mut(), mapped, protection, huge) }
             && let Some(base) = NonNull::new(address.cast())
         {
-            return Ok(Self { base, len, mapped, pages: PageKind::HugeTlb });
+            return Ok(Self { base, len, mapped, pages: PageKind::HugeTlb }.ends_at_len());
         }
-        Self::transparent(len, mapped)
+        Self::transparent(len, mapped).map(Self::ends_at_len)
+    }
+
+    /// What was mapped beyond what was asked for is nobody's.
+    fn ends_at_len(self) -> Self {
+        // SAFETY: `len` does not exceed what was mapped.
+        poison::forbid(unsafe { self.base.byte_add(self.len) }, self.mapped - self.len);
+        self
     }
 
     /// Maps `mapped` bytes of ordinary memory aligned to a huge page and asks for transparent huge pages.
@@ -145,6 +152,7 @@ unsafe impl HostRegion for HugePages {
 
 impl Drop for HugePages {
     fn drop(&mut self) {
+        poison::allow(self.base, self.mapped);
         // SAFETY: this value owns the mapping; buffers cut from it hold a reference to it, so none is left.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.mapped) };
     }

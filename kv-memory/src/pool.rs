@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
-use crate::{BUFFER_ALIGNMENT, Error, HostBuf, HostRegion, Result};
+use crate::{BUFFER_ALIGNMENT, Error, HostBuf, HostRegion, Result, poison};
 
 /// What of a pool is in use, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,6 +43,8 @@ impl Shared {
 
     /// Called by a buffer when it is dropped.
     pub(crate) fn give_back(&self, slot: usize) {
+        let (base, bytes) = self.part(slot);
+        poison::forbid(base, bytes);
         self.lent().free.push(slot);
         self.permits.add_permits(1);
     }
@@ -50,6 +52,12 @@ impl Shared {
     fn lent(&self) -> MutexGuard<'_, Lent> {
         // A panic cannot leave the list half-changed: every critical section is one push or one pop.
         self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        poison::allow(self.region.base(), self.part_bytes * self.parts);
     }
 }
 
@@ -88,6 +96,7 @@ impl StagingPool {
                 "{have} bytes of staging hold no part of {part_bytes} bytes: give more staging or smaller parts"
             )));
         }
+        poison::forbid(region.base(), part_bytes * parts);
         let lent = Mutex::new(Lent { free: (0..parts).rev().collect(), high_water: 0 });
         Ok(Self {
             shared: Arc::new(Shared { region, part_bytes, parts, lent, permits: Semaphore::new(parts) }),
@@ -150,7 +159,12 @@ impl StagingPool {
         let slots = lent.free.split_off(first);
         lent.high_water = lent.high_water.max(self.shared.parts - lent.free.len());
         drop(lent);
-        slots.into_iter().map(|slot| HostBuf::lend(Arc::clone(&self.shared), slot)).collect()
+        let lend = |slot| {
+            let (base, bytes) = self.shared.part(slot);
+            poison::allow(base, bytes);
+            HostBuf::lend(Arc::clone(&self.shared), slot)
+        };
+        slots.into_iter().map(lend).collect()
     }
 
     /// What is in use.

@@ -7,9 +7,10 @@ pub(crate) mod engine;
 pub(crate) mod rank;
 pub(crate) mod raw;
 
+use std::any::Any;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use kv_device::Result;
 use kv_device::dynamic::{Library, LibrarySearch};
@@ -75,6 +76,12 @@ impl Fake {
     pub(crate) fn count(&self, symbol: &str) -> u64 {
         self.control.count(symbol).unwrap()
     }
+}
+
+/// Keeps something until the process ends, where whoever looks for leaks finds it.
+pub(crate) fn keep(what: impl Any + Send) {
+    static KEPT: Mutex<Vec<Box<dyn Any + Send>>> = Mutex::new(Vec::new());
+    KEPT.lock().unwrap().push(Box::new(what));
 }
 
 fn load(path: &Path) -> Library {

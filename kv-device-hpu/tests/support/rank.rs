@@ -27,7 +27,7 @@ pub(crate) fn tokens(count: u32) -> Vec<u32> {
 }
 
 /// All heads of the model, as vLLM on Gaudi pages them.
-fn geometry(heads: u32) -> Geometry {
+pub(crate) fn geometry(heads: u32) -> Geometry {
     let (block_tokens, blocks) = (128, 4);
     let layout = PagingLayout::token_major(block_tokens, heads, DIM);
     Geometry::new(AttentionParts {
@@ -110,7 +110,7 @@ impl Rank {
     pub(crate) async fn close(self) -> kv_pipeline::Result<()> {
         let closed = self.registered.close().await;
         if closed.is_err() {
-            Box::leak(Box::new(Arc::clone(&self.memory)));
+            super::keep(Arc::clone(&self.memory));
         }
         closed
     }

@@ -34,7 +34,7 @@ struct Running {
 
 thread_local! {
     static RUNNING: Cell<Option<Running>> = const { Cell::new(None) };
-    static WASTE: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
+    static WASTE: Cell<[u128; 32]> = const { Cell::new([0; 32]) };
 }
 
 exported! {
@@ -135,12 +135,7 @@ fn run(
 /// Where the host reaches what the kernel that this thread runs accesses.
 #[unsafe(no_mangle)]
 extern "C" fn kv_at(address: u64, bytes: u64) -> *mut c_void {
-    let waste = || {
-        if WASTE.get().is_null() {
-            WASTE.set(Box::leak(Box::new([0_u128; 32])).as_mut_ptr().cast());
-        }
-        WASTE.get().cast()
-    };
+    let waste = || WASTE.with(Cell::as_ptr).cast();
     let Some(mut running) = RUNNING.get() else { return waste() };
     // An access that is not aligned to its size is a fault on the device.
     let aligned = !bytes.is_power_of_two() || bytes > 16 || address.is_multiple_of(bytes);
@@ -179,15 +174,26 @@ fn machine_of(header: &[u8]) -> Option<u8> {
     header.get(48).copied().filter(|_| elf)
 }
 
-/// The numbers of LLVM's AMDGPU user guide.
+/// A processor as the compiler names it, and its number in LLVM's AMDGPU user guide.
+pub(crate) struct Processor {
+    pub(crate) isa: &'static CStr,
+    machine: u8,
+}
+
+pub(crate) const PROCESSORS: [Processor; 4] = [
+    Processor { isa: c"amdgcn-amd-amdhsa--gfx908", machine: 0x30 },
+    Processor { isa: c"amdgcn-amd-amdhsa--gfx90a:xnack-", machine: 0x3f },
+    Processor { isa: c"amdgcn-amd-amdhsa--gfx942", machine: 0x4c },
+    Processor { isa: c"amdgcn-amd-amdhsa--gfx950", machine: 0x4f },
+];
+
+/// The number of `gfx...`; 0 of one that is not known.
 pub(crate) fn machine_named(arch: &str) -> u8 {
-    match arch {
-        "gfx908" => 0x30,
-        "gfx90a" => 0x3f,
-        "gfx942" => 0x4c,
-        "gfx950" => 0x4f,
-        _ => 0,
-    }
+    let named = |processor: &&Processor| {
+        let target = processor.isa.to_str().ok().and_then(|isa| isa.strip_prefix("amdgcn-amd-amdhsa--"));
+        target.and_then(|target| target.split(':').next()) == Some(arch)
+    };
+    PROCESSORS.iter().find(named).map_or(0, |processor| processor.machine)
 }
 
 /// The least of an ELF file for a processor.

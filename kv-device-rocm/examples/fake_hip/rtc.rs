@@ -1,13 +1,16 @@
-//! The run-time compiler: it compiles nothing, and makes an image that the modules take for the processor it was told.
+//! The run-time compiler: it compiles nothing, and makes an image that the modules take for the processor it was told. The compiler
+//! behind it, `comgr`, is in this library too.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use crate::fake::{INVALID_VALUE, In, Out, OutBytes, exported, releasing};
-use crate::kernels::{image_for, machine_named};
+use crate::kernels::{PROCESSORS, image_for, machine_named};
 
 /// `HIPRTC_ERROR_INVALID_PROGRAM`, `HIPRTC_ERROR_COMPILATION`.
 const INVALID_PROGRAM: c_int = 4;
 const COMPILATION: c_int = 6;
+/// `AMD_COMGR_STATUS_ERROR_INVALID_ARGUMENT`.
+const COMGR_INVALID_ARGUMENT: c_int = 2;
 const LOG: &[u8] = b"error: invalid target ID\0";
 
 exported! {
@@ -36,6 +39,10 @@ exported! {
         let mut objects = fake.objects();
         let compiled = objects.programs.get_mut(&program).ok_or(INVALID_PROGRAM)?;
         if machine_named(&arch) == 0 {
+            // What was seen of 5.2: munmap_chunk(): invalid pointer.
+            if fake.version() < 60_000_000 {
+                std::process::abort();
+            }
             return Err(COMPILATION);
         }
         *compiled = Some(arch);
@@ -56,6 +63,17 @@ exported! {
     fn hiprtcGetCode(program: u64, code: OutBytes) |fake| {
         let arch = fake.objects().programs.get(&program).cloned().flatten().ok_or(INVALID_PROGRAM)?;
         code.write(&image_for(&arch))
+    }
+}
+
+exported! {
+    fn amd_comgr_get_isa_count(count: Out<usize>) |fake| {
+        let _ = fake;
+        count.set(PROCESSORS.len())
+    }
+    fn amd_comgr_get_isa_name(index: usize, name: Out<*const c_char>) |fake| {
+        let _ = fake;
+        name.set(PROCESSORS.get(index).ok_or(COMGR_INVALID_ARGUMENT)?.isa.as_ptr())
     }
 }
 

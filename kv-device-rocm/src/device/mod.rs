@@ -31,6 +31,7 @@ const UNDER_WAY: usize = 2;
 pub struct RocmOptions {
     ordinal: u32,
     library: Option<PathBuf>,
+    expected: Option<String>,
     queue_depth: Option<usize>,
     sabotage: Option<Sabotage>,
 }
@@ -45,6 +46,13 @@ impl RocmOptions {
     #[must_use]
     pub fn library(mut self, file: impl Into<PathBuf>) -> Self {
         self.library = Some(file.into());
+        self
+    }
+
+    /// Refuses a device with another instruction set than this, as "gfx942".
+    #[must_use]
+    pub fn expect_arch(mut self, arch: impl Into<String>) -> Self {
+        self.expected = Some(arch.into());
         self
     }
 
@@ -100,11 +108,19 @@ impl RocmDevice {
     /// As [`open`](Self::open), with options.
     ///
     /// # Errors
-    /// As [`open`](Self::open); `Invalid` for a queue depth of zero.
+    /// As [`open`](Self::open); `Unavailable` naming both sides if the device is not of the expected kind; `Invalid` for a queue depth
+    /// of zero.
     pub fn open_with(options: RocmOptions) -> Result<Arc<Self>> {
-        let RocmOptions { ordinal, library, queue_depth, sabotage } = options;
+        let RocmOptions { ordinal, library, expected, queue_depth, sabotage } = options;
         let hip = Hip::open(ordinal, library.as_deref(), sabotage)?;
         let identity = hip.identify()?;
+        if let Some(expected) = expected.filter(|expected| *expected != identity.arch) {
+            let message = format!(
+                "Device type mismatch: expected {expected}, found {} ({identity}): change the configuration's device type, or run on a host with {expected}",
+                identity.arch
+            );
+            return Err(Error::new(ErrorKind::Unavailable, &hip.label, message));
+        }
         let (gather, scatter) = kernel::kernels(&hip, &identity.arch)?;
         let depth = queue_depth.unwrap_or(32);
         let queue = |direction| {

@@ -75,13 +75,13 @@ impl Hip {
         let code = unsafe { (table.init)(0) };
         // Versions differ in what they answer without a device; the count of devices decides.
         if !matches!(code, codes::SUCCESS | codes::NO_DEVICE | codes::INVALID_DEVICE) {
-            return Err(runtime.error("hipInit", code).about(&hip.label, "cannot initialise HIP"));
+            return Err(hip.runtime.error("hipInit", code).about(&hip.label, "cannot initialise HIP"));
         }
-        let count = runtime.device_count()?;
+        let count = hip.runtime.device_count()?;
         if hip.ordinal >= count {
             let message = format!(
                 "{} sees {count} devices, so the highest is {}: open one of them",
-                runtime.describe(),
+                hip.runtime.describe(),
                 count - 1
             );
             return Err(kv_device::Error::new(kv_device::ErrorKind::Unavailable, &hip.label, message));

@@ -4,6 +4,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
 
+use kv_device::parts::numa_node;
 use kv_device::{Error, ErrorKind, Result};
 
 use super::api::Hip;
@@ -118,11 +119,7 @@ impl Hip {
     fn numa(&self, pci: &str) -> Option<u32> {
         let known =
             self.attribute(sys::ATTRIBUTE_NUMA).filter(|_| self.runtime.versions().runtime >= 70_200_000);
-        let asked = || {
-            let node = std::fs::read_to_string(format!("/sys/bus/pci/devices/{pci}/numa_node")).ok()?;
-            node.trim().parse::<c_int>().ok()
-        };
-        known.or_else(asked).and_then(|node| u32::try_from(node).ok())
+        known.and_then(|node| u32::try_from(node).ok()).or_else(|| numa_node(pci))
     }
 }
 

@@ -32,7 +32,7 @@ pub enum Vendor {
 }
 
 /// A loaded runtime.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Runtime {
     vendor: Vendor,
     library: Library,
@@ -81,7 +81,8 @@ impl Runtime {
         // A runtime without a driver may fail here, which the count of devices says better.
         runtime.versions.driver = runtime.version("DriverGetVersion", common.driver_version).unwrap_or(0);
         if vendor == Vendor::Hip && runtime.versions.runtime < OLDEST_HIP {
-            let message = format!("{} is {}: expected HIP 5.2 or newer", library.name(), runtime.versions);
+            let message =
+                format!("{} is {}: expected HIP 5.2 or newer", runtime.library.name(), runtime.versions);
             return Err(Error::new(ErrorKind::Unavailable, vendor.device(), message));
         }
         Ok(runtime)
@@ -120,7 +121,7 @@ impl Runtime {
     /// # Errors
     /// `Unavailable` without a compiler; `Unsupported` for a processor that it does not know, with its words.
     pub fn compile_kernels(&self, arch: &str) -> Result<Vec<u8>> {
-        super::rtc::compile(self, self.vendor.device(), crate::kernel::SOURCE, arch)
+        super::rtc::compile(self, self.vendor.device(), crate::kernel::SOURCE, arch, None)
     }
 
     /// The library, and its versions.
@@ -160,12 +161,21 @@ impl Runtime {
 /// A static string of the runtime about a code.
 pub(super) fn words(ask: unsafe extern "C" fn(Code) -> *const c_char, code: Code) -> Option<&'static str> {
     // SAFETY: the functions take any number and return a C string of the library, or null.
-    let text = unsafe { ask(code) };
-    if text.is_null() {
+    let words = unsafe { ask(code) };
+    // SAFETY: it is a string constant of a library that is never unloaded.
+    unsafe { c_text(words) }
+}
+
+/// A C string of a library; `None` for null and for what is not UTF-8.
+///
+/// # Safety
+/// It is null or a C string that lives as long as the library, which is never unloaded.
+pub(super) unsafe fn c_text(words: *const c_char) -> Option<&'static str> {
+    if words.is_null() {
         return None;
     }
-    // SAFETY: it is a string constant of a library that is never unloaded.
-    unsafe { CStr::from_ptr(text) }.to_str().ok()
+    // SAFETY: this function's contract.
+    unsafe { CStr::from_ptr(words) }.to_str().ok()
 }
 
 impl Vendor {

@@ -100,6 +100,16 @@ table! {
 }
 
 table! {
+    /// What the compiler behind hiprtc says about itself.
+    Comgr, &str;
+    required {
+        isa_count = "get_isa_count"(*mut usize) -> Code;
+        isa_name = "get_isa_name"(usize, *mut *const c_char) -> Code;
+    }
+    optional {}
+}
+
+table! {
     /// The run-time compiler: in a library of its own, and in HIP's own in 5.x.
     Rtc, &str;
     required {

@@ -73,6 +73,8 @@ impl FakeHip {
     }
 }
 
+/// `SIGABRT`.
+pub(crate) const ABORTED: i32 = 6;
 pub(crate) fn open(file: &std::path::Path) -> Result<Library> {
     let search = LibrarySearch { what: "fake_hip", variable: "UNUSED", names: &[], directories: Vec::new() };
     search.open_with(Some(file.as_os_str()), "fake")
@@ -87,6 +89,7 @@ pub(crate) struct Calls {
     free: unsafe extern "C" fn(*mut c_void) -> c_int,
     memcpy: unsafe extern "C" fn(*mut c_void, *const c_void, usize, c_int) -> c_int,
     memset: unsafe extern "C" fn(*mut c_void, c_int, usize, *mut c_void) -> c_int,
+    pointer_attributes: unsafe extern "C" fn(*mut [u64; 32], *const c_void) -> c_int,
     stream_create: unsafe extern "C" fn(*mut *mut c_void, c_uint) -> c_int,
     stream_destroy: unsafe extern "C" fn(*mut c_void) -> c_int,
 }
@@ -105,6 +108,8 @@ impl Calls {
         // SAFETY: as above.
         let memset = unsafe { library.symbol("hipMemsetAsync") }.unwrap();
         // SAFETY: as above.
+        let pointer_attributes = unsafe { library.symbol("hipPointerGetAttributes") }.unwrap();
+        // SAFETY: as above.
         let stream_create = unsafe { library.symbol("hipStreamCreateWithFlags") }.unwrap();
         // SAFETY: as above.
         let stream_destroy = unsafe { library.symbol("hipStreamDestroy") }.unwrap();
@@ -115,6 +120,7 @@ impl Calls {
             free,
             memcpy,
             memset,
+            pointer_attributes,
             stream_create,
             stream_destroy,
         }
@@ -204,6 +210,14 @@ impl Engine for HipEngine {
         stream.hold(true)?;
         let fence = stream.fence(&self.device)?;
         Ok(Box::new(Signal { fence, stream }))
+    }
+
+    fn reaches(&self, address: u64) -> Option<bool> {
+        let mut found = [0; 32];
+        // SAFETY: fills a structure that is smaller than the room in every version; the address is looked up, and not followed.
+        let code = unsafe { (self.calls.pointer_attributes)(&raw mut found, pointer(address)) };
+        // hostPointer, which memory has that the runtime has allocated or registered.
+        Some(code == 0 && found[2] != 0)
     }
 }
 

@@ -29,6 +29,13 @@ pub trait Engine: Send + Sync {
     fn foreign_region(&self) -> Option<DeviceRegion> {
         Some(DeviceRegion { address: 0x1000, len: 0x1000 })
     }
+
+    /// Whether the device itself reaches this byte of host memory (pinned, registered, mapped), as its vendor's runtime says; `None` if
+    /// there is nobody to ask. Copies of other memory pass through the processor, or fail.
+    fn reaches(&self, address: u64) -> Option<bool> {
+        let _ = address;
+        None
+    }
 }
 
 /// Memory of the device that the engine owns; the last reference frees it.

@@ -34,6 +34,12 @@ pub(super) async fn staging_is_memory(engine: &dyn Engine) -> Result<(), Failure
         address.is_multiple_of(BUFFER_ALIGNMENT),
         "staging at {address:#x} is not aligned to {BUFFER_ALIGNMENT}"
     );
+    for byte in [address, address + region.len() - 1] {
+        ensure!(
+            engine.reaches(byte as u64) != Some(false),
+            "the device does not reach staging at {byte:#x}: its copies pass through the processor"
+        );
+    }
     let pool = StagingPool::from_boxed(region, BUFFER_ALIGNMENT)?;
     let mut buffers = pool.acquire_many(pool.parts()).await;
     for (seed, buffer) in (0..).zip(&mut buffers) {

@@ -3,8 +3,10 @@
 
 use std::ffi::{OsStr, c_int};
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
 
@@ -12,11 +14,14 @@ use super::{Missing, Origin};
 use crate::{Error, ErrorKind, Result};
 
 /// A library that stays loaded until the process ends, so that its functions may be copied freely.
-#[derive(Clone, Copy)]
-pub struct Library {
-    handle: &'static Handle,
-    name: &'static str,
-    device: &'static str,
+#[derive(Clone)]
+pub struct Library(Arc<Loaded>);
+
+struct Loaded {
+    /// Never closed.
+    handle: ManuallyDrop<Handle>,
+    name: String,
+    device: String,
     origin: Origin,
 }
 
@@ -29,13 +34,9 @@ impl Library {
         // SAFETY: the initialisers of the library run. The vendors' runtimes have no demands on when they do; that the file is such a
         // runtime is up to whoever sets the search variable or fills the loader's directories, as for every linked library.
         let handle = unsafe { Handle::open(Some(path), flags) };
-        let handle = handle.map_err(|error| reason(&error))?;
-        Ok(Self {
-            handle: Box::leak(Box::new(handle)),
-            name: Box::leak(path.to_string_lossy().into_owned().into_boxed_str()),
-            device: Box::leak(device.to_owned().into_boxed_str()),
-            origin,
-        })
+        let handle = ManuallyDrop::new(handle.map_err(|error| reason(&error))?);
+        let name = path.to_string_lossy().into_owned();
+        Ok(Self(Arc::new(Loaded { handle, name, device: device.to_owned(), origin })))
     }
 
     /// A function of the library.
@@ -51,20 +52,20 @@ impl Library {
     pub unsafe fn symbol<F: Copy>(&self, symbol: &str) -> Result<F> {
         const { assert!(size_of::<F>() == size_of::<fn()>(), "a symbol is a function pointer") }
         // SAFETY: the caller names the type of the function; the symbol is copied out of a library that is never unloaded.
-        let found = unsafe { self.handle.get::<F>(symbol.as_bytes()) };
+        let found = unsafe { self.0.handle.get::<F>(symbol.as_bytes()) };
         match found {
             Ok(function) => Ok(*function),
             Err(error) => {
+                let Loaded { name, device, .. } = &*self.0;
                 let missing = Missing::Symbol {
-                    library: self.name.to_owned(),
+                    library: name.clone(),
                     symbol: symbol.to_owned(),
                     reason: reason(&error),
                 };
                 let message = format!(
-                    "{} has no {symbol}: expected a version of the library that has it; install another, or point the search to it",
-                    self.name
+                    "{name} has no {symbol}: expected a version of the library that has it; install another, or point the search to it"
                 );
-                Err(Error::new(ErrorKind::Unavailable, self.device, message).with_source(missing))
+                Err(Error::new(ErrorKind::Unavailable, device, message).with_source(missing))
             }
         }
     }
@@ -79,13 +80,13 @@ impl Library {
     }
 
     /// The path or name by which it was opened.
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> &str {
+        &self.0.name
     }
 
     /// How it was found.
     pub fn origin(&self) -> Origin {
-        self.origin
+        self.0.origin
     }
 
     /// The file that holds `function`, a function of this library, as the loader knows it.
@@ -108,8 +109,8 @@ impl Library {
 impl fmt::Debug for Library {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Library")
-            .field("name", &self.name)
-            .field("origin", &self.origin)
+            .field("name", &self.0.name)
+            .field("origin", &self.0.origin)
             .finish_non_exhaustive()
     }
 }

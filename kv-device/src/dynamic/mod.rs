@@ -9,7 +9,7 @@ mod library;
 mod search;
 
 pub use library::Library;
-pub use search::{Attempt, LibrarySearch, Origin};
+pub use search::{Attempt, LibrarySearch, Origin, mapped};
 
 use std::fmt;
 

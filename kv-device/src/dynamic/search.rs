@@ -72,10 +72,8 @@ impl LibrarySearch<'_> {
             return Err(self.missing(tried, device, &format!("which {} names", self.variable)));
         }
         // That nothing is mapped yet is no reason to report, so it is not an attempt.
-        for name in self.names {
-            if let Ok(library) = Library::open(OsStr::new(name), device, Origin::Process) {
-                return Ok(library);
-            }
+        if let Some(library) = mapped(self.names, device) {
+            return Ok(library);
         }
         for name in self.names {
             if let Ok(library) = attempt(OsStr::new(name), Origin::Loader) {
@@ -97,6 +95,11 @@ impl LibrarySearch<'_> {
         let message = format!("cannot load {}: install it ({hint}); tried {missing}", self.what);
         Error::new(ErrorKind::Unavailable, device, message).with_source(missing)
     }
+}
+
+/// The first of these libraries that the process has mapped already; loads none. `device` stands in errors of its symbols.
+pub fn mapped(names: &[&str], device: &str) -> Option<Library> {
+    names.iter().find_map(|name| Library::open(OsStr::new(name), device, Origin::Process).ok())
 }
 
 impl Attempt {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::IntoRawFd as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -27,7 +27,10 @@ pub fn own_copy_without(library: &Path, symbols: &[&str]) -> io::Result<PathBuf>
     for symbol in symbols {
         // The loader compares whole names in a table of C strings: with another first letter nobody finds it, not even by its hash.
         let whole = [b"\0", symbol.as_bytes(), b"\0"].concat();
-        let at = (0..bytes.len()).filter(|at| bytes.get(*at..*at + whole.len()) == Some(&whole));
+        let first = symbol.bytes().next();
+        let at = (0..bytes.len()).filter(|at| {
+            bytes.get(at + 1).copied() == first && bytes.get(*at..*at + whole.len()) == Some(&whole)
+        });
         let found: Vec<usize> = at.collect();
         if found.is_empty() {
             return Err(named(io::Error::new(io::ErrorKind::NotFound, format!("no symbol {symbol}"))));
@@ -40,8 +43,6 @@ pub fn own_copy_without(library: &Path, symbols: &[&str]) -> io::Result<PathBuf>
     }
     let mut copy = File::from(memfd_create("kv-fake", MemfdFlags::CLOEXEC)?);
     copy.write_all(&bytes)?;
-    let path = PathBuf::from(format!("/proc/self/fd/{}", copy.as_raw_fd()));
-    // The path is good as long as the descriptor is open.
-    Box::leak(Box::new(copy));
-    Ok(path)
+    // The path is good as long as the descriptor is open, so nothing closes it.
+    Ok(PathBuf::from(format!("/proc/self/fd/{}", copy.into_raw_fd())))
 }

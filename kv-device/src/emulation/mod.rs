@@ -17,8 +17,10 @@
 //! loads its own copy.
 
 mod calls;
+mod children;
 mod control;
 mod copies;
+mod host;
 mod machine;
 mod memory;
 mod model;
@@ -26,8 +28,10 @@ mod streams;
 mod work;
 
 pub use calls::Calls;
+pub use children::{child, part};
 pub use control::{CONTROL_SYMBOL, Control, SCRIPT_VARIABLE, serve};
 pub use copies::{own_copy, own_copy_without};
+pub use host::{Checksums, NotBefore};
 pub use machine::Machine;
 pub use memory::{Area, Memory, Pageable, Place, Refused};
 pub use model::{Direction, Model};

@@ -3,8 +3,10 @@
 
 mod bounds;
 mod in_flight;
+mod pci;
 mod queue;
 
 pub use bounds::{check_bounds, check_granularity};
 pub use in_flight::{InFlight, Ticket};
+pub use pci::numa_node;
 pub use queue::{Completion, Moved, TransferQueue};

@@ -16,7 +16,7 @@ pub(super) fn cargo_with(arguments: &[&str]) -> Command {
 }
 
 /// Whether a cargo subcommand is installed.
-fn has(subcommand: &str) -> bool {
+pub(super) fn has(subcommand: &str) -> bool {
     cargo_with(&[subcommand, "--version"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

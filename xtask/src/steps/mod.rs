@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that must hold before a change lands, on a machine with just a Rust toolchain.
 
+mod asan;
 mod checks;
 mod features;
 mod instructions;
@@ -57,7 +58,7 @@ struct Step {
     run: fn(&Bench) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 17] = [
     Step::plain("fmt", "rustfmt changes nothing", checks::fmt),
     Step::plain("clippy", "no lint fires in any crate, test or example", checks::clippy),
     Step::plain("tests", "all tests, by cargo-nextest where it is installed", checks::tests),
@@ -87,6 +88,13 @@ const STEPS: [Step; 15] = [
         run: instructions::run,
     },
     Step {
+        name: "asan",
+        about: "the device crates through dlopen under AddressSanitizer (needs x86-64 and rustup's toolchain)",
+        optional: true,
+        dear: false,
+        run: asan::run,
+    },
+    Step {
         name: "weed",
         about: "the S3 suite on SeaweedFS, one server and a cluster that loses one (needs python3-pip and the network)",
         optional: true,
@@ -113,6 +121,13 @@ const STEPS: [Step; 15] = [
         optional: true,
         dear: false,
         run: vendor::clang19,
+    },
+    Step {
+        name: "gfx950",
+        about: "the same for gfx950, by a clang from PyPI (needs python3-pip and the network)",
+        optional: true,
+        dear: false,
+        run: vendor::gfx950,
     },
     Step {
         name: "model",
@@ -258,7 +273,7 @@ mod tests {
         assert_eq!(optional_step_named("model").unwrap().name, "model");
         assert_eq!(
             optional_step_named("fmt").unwrap_err(),
-            "the optional steps are deny, interop, instructions, weed, nfs, hip, clang19, model"
+            "the optional steps are deny, interop, instructions, asan, weed, nfs, hip, clang19, gfx950, model"
         );
         assert!(optional_step_named("gpu").is_err());
     }

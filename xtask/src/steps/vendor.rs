@@ -1,9 +1,10 @@
 //! What of the vendors' software runs on a machine without their devices: HIP's library of Debian, CUDA's runtime of PyPI, and the
-//! compiler that builds the kernels.
+//! compilers that build the kernels.
 
 use super::checks::cargo_with;
 use super::{Bench, Outcome};
-use crate::{kernels, python};
+use crate::kernels::{self, Compiler};
+use crate::python;
 use anyhow::Result;
 use std::path::Path;
 
@@ -27,16 +28,28 @@ pub(super) fn hip(bench: &Bench) -> Result<Outcome> {
         Err(error) if error.is::<python::Unavailable>() => return Ok(Outcome::Skipped(error.to_string())),
         Err(error) => return Err(error),
     };
+    let mut example = cargo_with(&["build", "-p", "kv-device-rocm", "--example", "rocm_device_info"]);
     let mut cargo = cargo_with(&["test", "-p", "kv-device-rocm", "--test", "real_libraries"]);
-    let passed = bench.run(cargo.env(REQUIRED, "1").env(CUDA_FILE, cuda))?;
+    let passed = bench.run(&mut example)? && bench.run(cargo.env(REQUIRED, "1").env(CUDA_FILE, cuda))?;
     Ok(if passed { Outcome::Passed } else { Outcome::Failed("the failing tests are above".into()) })
 }
 
 /// Compiles the kernels and compares them with the committed code objects.
 pub(super) fn clang19(bench: &Bench) -> Result<Outcome> {
-    if !kernels::available() {
+    let Some(compiler) = Compiler::clang19() else {
         return Ok(Outcome::Skipped("clang-19 was not found (apt-get install clang-19 lld-19)".into()));
-    }
-    kernels::build(&bench.processes, &bench.root, false)?;
+    };
+    kernels::build(&bench.processes, &bench.root, &compiler, false)?;
+    Ok(Outcome::Passed)
+}
+
+/// The same for the processor that clang-19 does not know.
+pub(super) fn gfx950(bench: &Bench) -> Result<Outcome> {
+    let compiler = match Compiler::ziglang(&bench.processes, &bench.metadata.target_directory) {
+        Ok(compiler) => compiler,
+        Err(error) if error.is::<python::Unavailable>() => return Ok(Outcome::Skipped(error.to_string())),
+        Err(error) => return Err(error),
+    };
+    kernels::build(&bench.processes, &bench.root, &compiler, false)?;
     Ok(Outcome::Passed)
 }
