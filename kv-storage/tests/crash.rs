@@ -91,7 +91,8 @@ async fn dies_at_its_crash_point() {
     let environment =
         Environment { crash_points: std::sync::Arc::new(KillAt(point)), ..Environment::default() };
     let asked = std::env::var(ENGINE).unwrap();
-    let engine = if asked == IoEngine::IoUring.to_string() { IoEngine::IoUring } else { IoEngine::Threads };
+    let engines = [IoEngine::Threads, IoEngine::IoUring, IoEngine::Nixl];
+    let engine = engines.into_iter().find(|engine| engine.to_string() == asked).unwrap();
     let options = PosixOptions::default().fsync(policy(round)).io(engine).format_if_empty(true);
     let options = options.environment(environment);
     let store = PosixStore::open(Path::new(&root), options).await.unwrap();

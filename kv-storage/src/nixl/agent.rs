@@ -87,8 +87,9 @@ macro_rules! call {
     ($functions:expr, $name:ident($($argument:expr),* $(,)?)) => {
         // SAFETY: `functions!` has the function's type from NIXL's header. Every handle comes from the function that makes its kind and goes
         // to the one that destroys it once; all calls of one agent are on its thread, as its setting `synchronisation: 0` asks. Texts are
-        // NUL-terminated and, like structures and places for answers, outlive the call: "copies" and plain values are all that the header's
-        // functions keep of them, but for the addresses of transfers, which `Request` owns.
+        // NUL-terminated and, like structures and places for answers, outlive the call, which keeps copies of them (std::string, by value). What
+        // it keeps beyond is the addresses of descriptors: those of staging, which the agent holds while it lives, and those of one step,
+        // which its `Request` owns until the library has answered for it.
         unsafe { ($functions.$name)($($argument),*) }
     };
 }
@@ -164,7 +165,7 @@ impl Agent {
         self.under_way
     }
 
-    /// Tells the library of a step.
+    /// Tells the library of a step, whose bytes lie in its buffer.
     pub(super) fn start(&mut self, mut step: Step) -> Polled {
         let address =
             step.buffer.get_mut(step.start..).map_or(null_mut(), <[u8]>::as_mut_ptr).expose_provenance();

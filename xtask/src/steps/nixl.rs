@@ -13,6 +13,9 @@ const OLD_WHEEL: &str = "nixl-cu12==1.4.0";
 const FOUND_BY: &str = "KVBRIDGE_NIXL";
 const OLD_FOUND_BY: &str = "KVBRIDGE_NIXL_OLD";
 
+/// Its own tests, and those that take every engine that there is.
+const TESTS: [&str; 5] = ["nixl", "nixl_old", "conformance", "crash", "io_engines"];
+
 pub(super) fn run(bench: &Bench) -> Result<Outcome> {
     if !cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))) {
         return Ok(Outcome::Skipped("there are no wheels of NIXL for this system".into()));
@@ -27,7 +30,7 @@ pub(super) fn run(bench: &Bench) -> Result<Outcome> {
     let features = ["-p", "kv-storage", "--all-features"];
     let built = bench.run(cargo_with(&["build"]).args(features).arg("--examples"))?;
     let mut tests = cargo_with(&["test"]);
-    tests.args(features).args(["--test", "nixl", "--test", "nixl_old"]);
+    tests.args(features).args(TESTS.map(|test| ["--test", test]).as_flattened());
     let passed = built && bench.run(tests.env(FOUND_BY, new).env(OLD_FOUND_BY, old))?;
     Ok(if passed { Outcome::Passed } else { Outcome::Failed("the failing tests are above".into()) })
 }
