@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, Checksum, S3ConditionalPut};
+use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum, S3ConditionalPut};
 use object_store::client::{HttpClient, HttpConnector};
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::credentials::Refreshing;
+use super::lanes::Client;
 use super::observe::Observing;
 use super::options::BodyChecksum;
 use super::settings::Settings;
@@ -27,7 +28,26 @@ const IDLE: Duration = Duration::from_secs(20);
 pub(super) struct Clients {
     label: String,
     builder: AmazonS3Builder,
+    connector: Connector,
     pub(super) credentials: Arc<Refreshing>,
+}
+
+/// What uploads in parts need beyond an `ObjectStore`.
+#[derive(Debug, Clone)]
+pub(super) struct PartsClient {
+    pub(super) s3: Arc<AmazonS3>,
+    /// The same connections, for what `object_store` has no call for.
+    pub(super) http: HttpClient,
+}
+
+/// Connections that exist already.
+#[derive(Debug)]
+struct Connected(HttpClient);
+
+impl HttpConnector for Connected {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(self.0.clone())
+    }
 }
 
 /// Makes clients as the settings want them.
@@ -35,12 +55,18 @@ pub(super) struct Clients {
 struct Connector {
     tls: ClientConfig,
     connect: Duration,
+    /// A server that takes no more of a body for so long has gone: without this the connection would hold the body, and with it the
+    /// staging, as long as the server holds the connection, whether or not somebody still waits for an answer.
+    stalled: Duration,
     idle_connections: usize,
 }
 
 impl HttpConnector for Connector {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = reqwest::Client::builder()
+        let builder = reqwest::Client::builder();
+        #[cfg(target_os = "linux")]
+        let builder = builder.tcp_user_timeout(self.stalled);
+        let client = builder
             .tls_backend_preconfigured(self.tls.clone())
             .http1_only()
             .connect_timeout(self.connect)
@@ -66,13 +92,14 @@ impl Clients {
         let connector = Connector {
             tls: tls(settings)?,
             connect: options.deadlines.connect,
+            stalled: options.deadlines.first_byte,
             idle_connections: options.concurrency.max(1),
         };
         let no_retries =
             RetryConfig { max_retries: 0, backoff: BackoffConfig::default(), retry_timeout: Duration::ZERO };
         let mut builder = settings.builder.clone();
         builder = builder
-            .with_http_connector(connector)
+            .with_http_connector(connector.clone())
             .with_retry(no_retries)
             .with_conditional_put(S3ConditionalPut::ETagMatch)
             .with_unsigned_payload(options.unsigned_payload)
@@ -81,25 +108,25 @@ impl Clients {
         let credentials = Arc::new(Refreshing::new(options.credentials.clone(), builder.clone()));
         let provider = Arc::clone(&credentials);
         let builder = builder.with_credentials(provider);
-        Ok(Self { label: settings.label.clone(), builder, credentials })
+        Ok(Self { label: settings.label.clone(), builder, connector, credentials })
     }
 
     /// One client.
     ///
     /// # Errors
     /// `Invalid` if the settings contradict each other.
-    pub(super) fn connect(&self, checksum: BodyChecksum) -> Result<Arc<dyn ObjectStore>> {
-        let builder = match checksum {
-            BodyChecksum::Crc64Nvme => self.builder.clone().with_checksum_algorithm(Checksum::CRC64NVME),
-            BodyChecksum::None => self.builder.clone(),
+    pub(super) fn connect(&self, checksum: BodyChecksum) -> Result<Client> {
+        let unfit = |error: object_store::Error| {
+            let message = format!("the configuration does not fit together: {error}");
+            Error::new(ErrorKind::Invalid, &self.label, message).with_source(error)
         };
-        match builder.build() {
-            Ok(store) => Ok(Arc::new(store)),
-            Err(error) => {
-                let message = format!("the configuration does not fit together: {error}");
-                Err(Error::new(ErrorKind::Invalid, &self.label, message).with_source(error))
-            }
+        let http = self.connector.connect(&ClientOptions::default()).map_err(unfit)?;
+        let mut builder = self.builder.clone().with_http_connector(Connected(http.clone()));
+        if checksum == BodyChecksum::Crc64Nvme {
+            builder = builder.with_checksum_algorithm(Checksum::CRC64NVME);
         }
+        let s3 = Arc::new(builder.build().map_err(unfit)?);
+        Ok(Client { store: Arc::<AmazonS3>::clone(&s3), parts: Some(PartsClient { s3, http }) })
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Core {
     pub(super) credentials: Option<Arc<Refreshing>>,
     /// What the probe found; without one, all that AWS does.
     conditions: OnceLock<Conditions>,
+    /// Why objects are not uploaded in parts, if they are not.
+    no_parts: OnceLock<String>,
 }
 
 /// How a request with its retries ended.
@@ -117,6 +119,7 @@ impl Core {
             environment: options.environment.clone(),
             credentials,
             conditions: OnceLock::new(),
+            no_parts: OnceLock::new(),
         }
     }
 
@@ -128,6 +131,19 @@ impl Core {
     /// Notes what the probe found, once.
     pub(super) fn learned(&self, conditions: Conditions) {
         self.conditions.get_or_init(|| conditions);
+    }
+
+    /// Notes why objects are not uploaded in parts.
+    pub(super) fn without_parts(&self, why: String) {
+        self.no_parts.get_or_init(|| why);
+    }
+
+    /// Whether objects may be uploaded in parts, or why not.
+    pub(super) fn parts(&self) -> Result<(), &str> {
+        if self.conditions().parts {
+            return Ok(());
+        }
+        Err(self.no_parts.get().map_or("it was not tried at open", String::as_str))
     }
 
     /// The key of a name.

@@ -1,4 +1,4 @@
-//! Tries at open what the server keeps to, with an object of its own: create-only, replace-only, ranges, marks.
+//! Tries at open what the server keeps to, with an object of its own: create-only, replace-only, ranges, marks, uploads in parts.
 
 use std::sync::Arc;
 
@@ -22,11 +22,14 @@ pub struct Conditions {
     pub create: bool,
     /// `If-Match`: an upload over another version is refused. Without it records cannot be replaced.
     pub replace: bool,
+    /// An upload in parts is completed under a free name only. Without it, or untried, objects that are larger than the staging are
+    /// refused.
+    pub parts: bool,
 }
 
 impl Default for Conditions {
     fn default() -> Self {
-        Self { create: true, replace: true }
+        Self { create: true, replace: true, parts: false }
     }
 }
 
@@ -48,7 +51,10 @@ impl Core {
             let create = matches!(put(Only::IfFree).await?, Put::Refused);
             let replace = self.probe_replacement(lane, &path).await?;
             self.probe_reading(lane, &path).await?;
-            Ok(Conditions { create, replace })
+            // Whatever comes instead, objects that fit the staging do without.
+            let parts =
+                self.probe_parts(lane).await.map_err(|failure| self.without_parts(failure.to_string()));
+            Ok(Conditions { create, replace, parts: parts.is_ok() })
         };
         let found = found.await;
         let removed = self.remove(lane, &path).await;

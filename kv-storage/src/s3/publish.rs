@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use object_store::path::Path;
-use object_store::{Attribute, Attributes, PutMode, PutOptions, PutPayload, UpdateVersion};
+use object_store::{Attribute, Attributes, PutMode, PutOptions, PutPayload, PutResult, UpdateVersion};
 
-use super::core::{Core, Head, MARK};
+use super::core::{Core, Ended, Head, MARK};
 use super::failure::{Class, Failure};
 use super::lanes::Lane;
 
@@ -32,6 +32,13 @@ pub(super) enum Put {
     Refused,
 }
 
+/// What an upload is known again by.
+pub(super) fn marked(mark: &str) -> Attributes {
+    let mut attributes = Attributes::new();
+    attributes.insert(Attribute::Metadata(MARK.into()), mark.to_owned().into());
+    attributes
+}
+
 impl Core {
     /// Uploads `payload`.
     ///
@@ -52,9 +59,7 @@ impl Core {
             }
             Only::Always => PutMode::Overwrite,
         };
-        let mut attributes = Attributes::new();
-        attributes.insert(Attribute::Metadata(MARK.into()), mark.clone().into());
-        let options = PutOptions { mode, attributes, ..PutOptions::default() };
+        let options = PutOptions { mode, attributes: marked(&mark), ..PutOptions::default() };
         let ended = self
             .attempts(self.deadlines.whole, || {
                 let (store, path) = (Arc::clone(&lane.store), path.clone());
@@ -62,6 +67,18 @@ impl Core {
                 async move { store.put_opts(&path, payload, options).await }
             })
             .await;
+        self.decide(lane, path, &mark, &only, ended).await
+    }
+
+    /// What an upload came to.
+    pub(super) async fn decide(
+        &self,
+        lane: &Lane,
+        path: &Path,
+        mark: &str,
+        only: &Only,
+        ended: Ended<PutResult>,
+    ) -> Result<Put, Failure> {
         let failure = match ended.result {
             Ok(stored) => return Ok(Put::Stored(stored.e_tag)),
             Err(failure) => failure,
@@ -70,13 +87,13 @@ impl Core {
             Class::Refused => true,
             // There is nothing to replace.
             Class::Missing => matches!(only, Only::IfMatch(_)),
-            Class::Busy | Class::Transient | Class::Throttled => false,
+            Class::Busy | Class::Transient | Class::Throttled | Class::Gone => false,
             _ => return Err(failure),
         };
         if refused && !ended.doubtful {
             return Ok(Put::Refused); // by somebody else's object
         }
-        self.settle(lane, path, &mark, &only, failure).await
+        self.settle(lane, path, mark, only, failure).await
     }
 
     /// Asks what the name holds after an answer that leaves it open.
