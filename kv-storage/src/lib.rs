@@ -150,6 +150,7 @@
 //! * `posix` (default): the store on a directory.
 //! * `io-uring`: its io_uring engine for disks, chosen by `PosixOptions::io`. It brings this crate's only unsafe module.
 //! * `s3`: the store on S3 and on any `object_store::ObjectStore`.
+//! * `gcs`, `azure`: the same on Google's and Azure's servers; not tried on the real ones.
 //! * `conformance`: the suite for implementors.
 #![cfg_attr(not(feature = "io-uring"), forbid(unsafe_code))]
 #![deny(unsafe_code)]

@@ -13,6 +13,7 @@ use crate::{GateOptions, HealthGate, PosixOptions, PosixStore};
 /// | `memory://` | a new, empty [`MemoryStore`] |
 /// | `null://` | [`NullStore`] |
 /// | `s3://bucket/prefix?key=value` | `S3Store` with its default options (feature `s3`); the keys stand at `S3Store::open` |
+/// | `gs://bucket/prefix`, `az://container/prefix` | the same on Google's and Azure's servers (features `gcs` and `azure`): `S3Store::open_gcs`, `S3Store::open_azure` |
 /// | `file:///absolute/path` | `PosixStore` with its default options in that directory, which [`format()`] has made a store (feature `posix`), behind a [`HealthGate`](crate::HealthGate) with its defaults; the path is taken as it stands, without percent escapes |
 ///
 /// # Errors
@@ -27,6 +28,8 @@ pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
         Place::Null => Ok(Arc::new(NullStore)),
         Place::File(path) => open_file(url, path).await,
         Place::S3 => open_s3(url).await,
+        Place::Gcs => open_gcs(url).await,
+        Place::Azure => open_azure(url).await,
     }
 }
 
@@ -42,7 +45,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
 /// A dropped call goes on formatting.
 pub async fn format(url: &str) -> Result<bool> {
     match parse(url)? {
-        Place::Memory | Place::Null | Place::S3 => Ok(false),
+        Place::Memory | Place::Null | Place::S3 | Place::Gcs | Place::Azure => Ok(false),
         Place::File(path) => format_file(url, path).await,
     }
 }
@@ -52,6 +55,8 @@ enum Place<'a> {
     Memory,
     Null,
     S3,
+    Gcs,
+    Azure,
     File(&'a str),
 }
 
@@ -74,6 +79,8 @@ fn parse(url: &str) -> Result<Place<'_>> {
         }
         ("file", path) => Ok(Place::File(path)),
         ("s3", _) => Ok(Place::S3),
+        ("gs", _) => Ok(Place::Gcs),
+        ("az", _) => Ok(Place::Azure),
         _ => invalid(
             "unknown scheme: expected memory://, null://, file:///absolute/path or s3://bucket/prefix",
         ),
@@ -135,9 +142,35 @@ async fn open_s3(url: &str) -> Result<Arc<dyn KvStore>> {
     Ok(Arc::new(crate::S3Store::open(url, options).await?))
 }
 
+#[cfg(feature = "gcs")]
+async fn open_gcs(url: &str) -> Result<Arc<dyn KvStore>> {
+    Ok(Arc::new(crate::S3Store::open_gcs(url, crate::S3Options::default()).await?))
+}
+
+#[cfg(feature = "azure")]
+async fn open_azure(url: &str) -> Result<Arc<dyn KvStore>> {
+    Ok(Arc::new(crate::S3Store::open_azure(url, crate::S3Options::default()).await?))
+}
+
 #[cfg(not(feature = "s3"))]
 async fn open_s3(url: &str) -> Result<Arc<dyn KvStore>> {
-    let message = "kv-storage was built without the feature `s3`: enable it to open s3:// stores";
+    without(url, "s3")
+}
+
+#[cfg(not(feature = "gcs"))]
+async fn open_gcs(url: &str) -> Result<Arc<dyn KvStore>> {
+    without(url, "gcs")
+}
+
+#[cfg(not(feature = "azure"))]
+async fn open_azure(url: &str) -> Result<Arc<dyn KvStore>> {
+    without(url, "azure")
+}
+
+#[cfg(not(all(feature = "s3", feature = "gcs", feature = "azure")))]
+fn without(url: &str, feature: &str) -> Result<Arc<dyn KvStore>> {
+    let message =
+        format!("kv-storage was built without the feature `{feature}`: enable it to open such stores");
     Err(Error::new(ErrorKind::Unsupported, url, message))
 }
 

@@ -1,5 +1,6 @@
 //! The HTTP client beneath `object_store`: HTTP/1, one connection per request in flight, its own TLS, and no retries.
 
+use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 use super::credentials::Refreshing;
 use super::lanes::Client;
 use super::observe::Observing;
-use super::options::BodyChecksum;
+use super::options::{BodyChecksum, S3Options};
 use super::settings::Settings;
 use crate::{Error, ErrorKind, Result};
 
@@ -52,13 +53,28 @@ impl HttpConnector for Connected {
 
 /// Makes clients as the settings want them.
 #[derive(Debug, Clone)]
-struct Connector {
+pub(super) struct Connector {
     tls: ClientConfig,
     connect: Duration,
     /// A server that takes no more of a body for so long has gone: without this the connection would hold the body, and with it the
     /// staging, as long as the server holds the connection, whether or not somebody still waits for an answer.
     stalled: Duration,
     idle_connections: usize,
+}
+
+impl Connector {
+    /// With the system's certificates and those of a file.
+    ///
+    /// # Errors
+    /// `Invalid` if certificates cannot be read.
+    pub(super) fn new(label: &str, certificates: Option<&FilePath>, options: &S3Options) -> Result<Self> {
+        Ok(Self {
+            tls: tls(label, certificates)?,
+            connect: options.deadlines.connect,
+            stalled: options.deadlines.first_byte,
+            idle_connections: options.concurrency.max(1),
+        })
+    }
 }
 
 impl HttpConnector for Connector {
@@ -89,12 +105,7 @@ impl Clients {
     /// `Invalid` if certificates cannot be read.
     pub(super) fn new(settings: &Settings) -> Result<Self> {
         let options = &settings.options;
-        let connector = Connector {
-            tls: tls(settings)?,
-            connect: options.deadlines.connect,
-            stalled: options.deadlines.first_byte,
-            idle_connections: options.concurrency.max(1),
-        };
+        let connector = Connector::new(&settings.label, settings.certificates.as_deref(), options)?;
         let no_retries =
             RetryConfig { max_retries: 0, backoff: BackoffConfig::default(), retry_timeout: Duration::ZERO };
         let mut builder = settings.builder.clone();
@@ -131,15 +142,15 @@ impl Clients {
 }
 
 /// TLS by rustls and ring, with the system's certificates and those of `AWS_CA_BUNDLE`.
-fn tls(settings: &Settings) -> Result<ClientConfig> {
+fn tls(label: &str, certificates: Option<&FilePath>) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     // Unreadable certificates of the system are missed when a server shows one that they would have signed.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = &settings.certificates {
+    if let Some(path) = certificates {
         let invalid = |error: String| {
             let path = path.display();
             let message = format!("AWS_CA_BUNDLE={path}: expected a file of PEM certificates, found {error}");
-            Error::new(ErrorKind::Invalid, &settings.label, message)
+            Error::new(ErrorKind::Invalid, label, message)
         };
         let read = CertificateDer::pem_file_iter(path).map_err(|error| invalid(error.to_string()))?;
         for certificate in read {
@@ -151,7 +162,7 @@ fn tls(settings: &Settings) -> Result<ClientConfig> {
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.map_err(|error| {
         let message = format!("TLS cannot be set up: {error}");
-        Error::new(ErrorKind::Backend, &settings.label, message).with_source(error)
+        Error::new(ErrorKind::Backend, label, message).with_source(error)
     })?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }

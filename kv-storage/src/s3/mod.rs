@@ -18,6 +18,8 @@
 mod adaptive;
 mod budget;
 mod client;
+#[cfg(any(feature = "gcs", feature = "azure"))]
+mod clouds;
 mod core;
 mod credentials;
 mod failure;
@@ -34,6 +36,7 @@ mod settings;
 mod staging;
 mod staging_pool;
 mod sweep;
+mod tag;
 mod targets;
 mod upload;
 mod windows;
@@ -141,7 +144,7 @@ impl S3Store {
         let clients = Clients::new(settings)?;
         let lanes = Lanes::start(&settings.label, options.threads, || clients.connect(checksum))?;
         let (label, prefix) = (settings.label.clone(), settings.prefix.clone());
-        Ok(Core::new(label, prefix, lanes, options, Some(clients.credentials)))
+        Ok(Core::new(label, prefix, lanes, options, Some(clients.credentials), false))
     }
 
     /// A store over any other `ObjectStore`, with its objects beneath `prefix`; `label` names it in messages. It must keep
@@ -173,7 +176,7 @@ impl S3Store {
         })?;
         let connect = || Ok(Client { store: Arc::clone(&store), parts: None });
         let lanes = Lanes::start(label, options.threads, connect)?;
-        let core = Core::new(label.to_owned(), prefix, lanes, &options, None);
+        let core = Core::new(label.to_owned(), prefix, lanes, &options, None, true);
         Self::probed(core, options.probe, "open the store".to_owned()).await
     }
 

@@ -8,10 +8,9 @@ use super::core::Core;
 use super::failure::{Class, Failure};
 use super::lanes::Lane;
 use super::publish::{Only, Put};
+use super::tag::Tag;
 
 const BODY: &[u8] = b"kvbridge probe: safe to delete";
-/// An entity tag that no object has: MD5 of nothing that anybody stores.
-const STALE: &str = "\"00000000000000000000000000000000\"";
 
 /// Which conditions a server keeps to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,14 +65,14 @@ impl Core {
     /// Whether a stale tag is refused, and the right one is not.
     async fn probe_replacement(&self, lane: &Lane, path: &object_store::path::Path) -> Result<bool, Failure> {
         let put = |tag| self.put(lane, path, PutPayload::from_static(BODY), Only::IfMatch(tag));
-        let stale = match put(STALE.to_owned()).await {
+        let stale = match put(Tag::of_nothing()).await {
             Ok(Put::Refused) => true,
             Ok(Put::Stored(_)) => false,
             Err(failure) if failure.class == Class::Unknown => false,
             Err(failure) => return Err(failure),
         };
-        let Some(etag) = self.head(lane, path).await?.and_then(|head| head.etag) else { return Ok(false) };
-        Ok(stale && matches!(put(etag).await?, Put::Stored(_)))
+        let Some(tag) = self.head(lane, path).await?.and_then(|head| head.tag) else { return Ok(false) };
+        Ok(stale && matches!(put(tag).await?, Put::Stored(_)))
     }
 
     /// Reads a range back, with the mark.

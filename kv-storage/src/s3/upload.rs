@@ -160,7 +160,7 @@ impl S3Upload {
         staged: Staged,
     ) -> Result<Publication> {
         let counted = Arc::new(core.admission.background());
-        let may_be_kept = core.credentials.is_none();
+        let may_be_kept = core.keeps_bytes;
         let payload = staged.into_payload(|buffer, used| {
             if may_be_kept {
                 return Bytes::copy_from_slice(&buffer[..used]);

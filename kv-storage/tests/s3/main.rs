@@ -10,6 +10,7 @@ mod access;
 mod bodies;
 mod conditions;
 mod contract;
+mod generations;
 mod lost_answers;
 mod parts;
 #[path = "../remote_store/process.rs"]

@@ -55,8 +55,7 @@ async fn sixty_four_uploads_in_flight_hold_no_more_than_the_pool() {
 }
 
 /// More than the kernel's buffers take is stuck in the connection, which nobody waits for any more.
-//= SEMANTICS.md#s3-dropped
-//= SEMANTICS.md#s3-half-open
+//= SEMANTICS.md#s3-stalled
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stops_reading_keeps_no_staging() {
     let server = Server::start();
