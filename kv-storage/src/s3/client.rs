@@ -106,12 +106,10 @@ impl Clients {
     pub(super) fn new(settings: &Settings) -> Result<Self> {
         let options = &settings.options;
         let connector = Connector::new(&settings.label, settings.certificates.as_deref(), options)?;
-        let no_retries =
-            RetryConfig { max_retries: 0, backoff: BackoffConfig::default(), retry_timeout: Duration::ZERO };
         let mut builder = settings.builder.clone();
         builder = builder
             .with_http_connector(connector.clone())
-            .with_retry(no_retries)
+            .with_retry(no_retries())
             .with_conditional_put(S3ConditionalPut::ETagMatch)
             .with_unsigned_payload(options.unsigned_payload)
             .with_disable_bulk_delete(true)
@@ -139,6 +137,11 @@ impl Clients {
         let s3 = Arc::new(builder.build().map_err(unfit)?);
         Ok(Client { store: Arc::<AmazonS3>::clone(&s3), parts: Some(PartsClient { s3, http }) })
     }
+}
+
+/// Retries are the store's own.
+pub(super) fn no_retries() -> RetryConfig {
+    RetryConfig { max_retries: 0, backoff: BackoffConfig::default(), retry_timeout: Duration::ZERO }
 }
 
 /// TLS by rustls and ring, with the system's certificates and those of `AWS_CA_BUNDLE`.

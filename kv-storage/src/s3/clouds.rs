@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{ObjectStore, RetryConfig};
 
 use super::S3Store;
-use super::client::Connector;
+use super::client::{Connector, no_retries};
 use super::core::Core;
 use super::lanes::{Client, Lanes};
 use super::options::S3Options;
@@ -16,7 +16,7 @@ use super::settings::{Location, common_key, invalid};
 use crate::{Error, ErrorKind, Result};
 
 /// A client for one lane, of a connector and of retries that are none.
-type Connect = dyn Fn(Connector, RetryConfig, ClientOptions) -> object_store::Result<Arc<dyn ObjectStore>>;
+type Connect = dyn Fn(Connector, RetryConfig) -> object_store::Result<Arc<dyn ObjectStore>>;
 
 impl S3Store {
     /// Opens `gs://bucket/prefix?key=value&...` with the keys `concurrency`, `threads`, `staging_mib` and `probe` of
@@ -34,9 +34,9 @@ impl S3Store {
         let (place, options) = read(url, "gs", expected, options)?;
         let builder = object_store::gcp::GoogleCloudStorageBuilder::from_env();
         let builder = builder.with_bucket_name(&place.bucket);
-        let connect = move |connector, retries, options| {
+        let connect = move |connector, retries| {
             let builder = builder.clone().with_http_connector(connector);
-            let store = builder.with_retry(retries).with_client_options(options).build()?;
+            let store = builder.with_retry(retries).build()?;
             Ok(Arc::new(store) as Arc<dyn ObjectStore>)
         };
         Self::open_cloud(&place, options, &connect).await
@@ -57,9 +57,9 @@ impl S3Store {
         let (place, options) = read(url, "az", expected, options)?;
         let builder = object_store::azure::MicrosoftAzureBuilder::from_env();
         let builder = builder.with_container_name(&place.bucket);
-        let connect = move |connector, retries, options| {
+        let connect = move |connector, retries| {
             let builder = builder.clone().with_http_connector(connector);
-            let store = builder.with_retry(retries).with_client_options(options).build()?;
+            let store = builder.with_retry(retries).build()?;
             Ok(Arc::new(store) as Arc<dyn ObjectStore>)
         };
         Self::open_cloud(&place, options, &connect).await
@@ -69,12 +69,7 @@ impl S3Store {
         let Location { label, bucket, prefix, .. } = place;
         let connector = Connector::new(label, None, &options)?;
         let lanes = Lanes::start(label, options.threads, || {
-            let retries = RetryConfig {
-                max_retries: 0,
-                backoff: BackoffConfig::default(),
-                retry_timeout: std::time::Duration::ZERO,
-            };
-            let store = connect(connector.clone(), retries, ClientOptions::default()).map_err(|error| {
+            let store = connect(connector.clone(), no_retries()).map_err(|error| {
                 let message = format!("the environment's variables do not make a client: {error}");
                 Error::new(ErrorKind::Invalid, label, message).with_source(error)
             })?;

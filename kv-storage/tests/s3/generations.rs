@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
-use kv_storage::conformance;
 use kv_storage::s3::{S3Options, S3Store};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -13,6 +12,8 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UpdateVersion,
 };
+
+use crate::contract::check;
 
 /// The memory's own entity tags are its generations; those that it shows are all the same.
 #[derive(Debug, Clone, Default)]
@@ -80,12 +81,8 @@ fn stored_nothing() -> PutResult {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_are_replaced_by_their_generation_where_entity_tags_tell_nothing() {
     let server = Arc::new(Generations::default());
-    let open = || {
-        S3Store::over(Arc::<Generations>::clone(&server), "generations", "a", S3Options::default())
-    };
+    let open = || S3Store::over(Arc::<Generations>::clone(&server), "generations", "a", S3Options::default());
     let (writer, reader) = (open().await.unwrap(), open().await.unwrap());
     assert!(writer.conditions().create && writer.conditions().replace);
-    if let Err(failure) = conformance::run(Arc::new(writer), Arc::new(reader)).await {
-        panic!("{failure}");
-    }
+    check(Arc::new(writer), Arc::new(reader)).await;
 }

@@ -8,6 +8,8 @@
 
 mod access;
 mod bodies;
+#[cfg(all(feature = "gcs", feature = "azure"))]
+mod clouds;
 mod conditions;
 mod contract;
 mod generations;

@@ -2,22 +2,15 @@
 
 use std::sync::Arc;
 
+use kv_storage::KvStore;
 use kv_storage::s3::S3Store;
-use kv_storage::{KvStore, conformance};
 use tokio::net::TcpListener;
 
+use crate::contract::check;
 use crate::process::{Process, announce};
 use crate::remote_store::RemoteStore;
 use crate::remote_store::agent::{Served, serve};
 use crate::s3_server::{Server, options};
-
-async fn check(writer: Arc<dyn KvStore>, reader: Arc<dyn KvStore>) {
-    if let Err(failure) = conformance::run(Arc::clone(&writer), Arc::clone(&reader)).await {
-        panic!("{writer} and {reader}: {failure}");
-    }
-    writer.idle().await;
-    reader.idle().await;
-}
 
 //= SEMANTICS.md#s3-contract
 #[tokio::test(flavor = "multi_thread")]
