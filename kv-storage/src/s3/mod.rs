@@ -26,6 +26,8 @@ mod failure;
 mod in_parts;
 mod lanes;
 mod listing;
+#[cfg(feature = "nixl")]
+mod nixl;
 mod observe;
 mod options;
 mod probe;
@@ -41,7 +43,6 @@ mod targets;
 mod upload;
 mod windows;
 
-use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,14 +104,15 @@ impl S3Store {
     /// # Cancel safety
     /// A dropped call may leave an object of a few bytes under `probe/`.
     pub async fn open(url: &str, options: S3Options) -> Result<Self> {
-        let text =
-            |(key, value): (OsString, OsString)| Some((key.into_string().ok()?, value.into_string().ok()?));
-        let settings = Arc::new(Settings::new(url, options, std::env::vars_os().filter_map(text))?);
+        Self::open_with(&Arc::new(Settings::from_environment(url, options)?)).await
+    }
+
+    async fn open_with(settings: &Arc<Settings>) -> Result<Self> {
         let checksum = settings.options.checksum;
-        match Self::connect(&settings, checksum).await {
+        match Self::connect(settings, checksum).await {
             // A server that does not know the header says so in one way or another; without it, the answer is clear.
             Err(error) if checksum != BodyChecksum::None && may_be_the_checksum(&error) => {
-                Self::connect(&settings, BodyChecksum::None).await
+                Self::connect(settings, BodyChecksum::None).await
             }
             opened => opened,
         }

@@ -1,5 +1,6 @@
 //! What a URL, the environment and the options say together, checked before anything is connected.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use kv_memory::{HugePages, StagingPool};
@@ -99,6 +100,16 @@ pub(super) fn common_key(label: &str, key: &str, value: &str, options: &mut S3Op
 }
 
 impl Settings {
+    /// Reads a URL, and what is not in it from the process's environment.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(super) fn from_environment(url: &str, options: S3Options) -> Result<Self> {
+        let text =
+            |(key, value): (OsString, OsString)| Some((key.into_string().ok()?, value.into_string().ok()?));
+        Self::new(url, options, std::env::vars_os().filter_map(text))
+    }
+
     /// Reads a URL; `variables` is the environment.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod features;
 mod instructions;
 mod interop;
 mod nfs;
+mod nixl;
 mod vendor;
 mod weed;
 
@@ -57,7 +58,7 @@ struct Step {
     run: fn(&Bench) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 16] = [
     Step::plain("fmt", "rustfmt changes nothing", checks::fmt),
     Step::plain("clippy", "no lint fires in any crate, test or example", checks::clippy),
     Step::plain("tests", "all tests, by cargo-nextest where it is installed", checks::tests),
@@ -99,6 +100,13 @@ const STEPS: [Step; 15] = [
         optional: true,
         dear: true,
         run: nfs::run,
+    },
+    Step {
+        name: "nixl",
+        about: "stores whose bytes NIXL moves, with its wheels, a new one and one that is too old (needs python3-pip and the network)",
+        optional: true,
+        dear: false,
+        run: nixl::run,
     },
     Step {
         name: "hip",
@@ -258,7 +266,7 @@ mod tests {
         assert_eq!(optional_step_named("model").unwrap().name, "model");
         assert_eq!(
             optional_step_named("fmt").unwrap_err(),
-            "the optional steps are deny, interop, instructions, weed, nfs, hip, clang19, model"
+            "the optional steps are deny, interop, instructions, weed, nfs, nixl, hip, clang19, model"
         );
         assert!(optional_step_named("gpu").is_err());
     }
