@@ -153,6 +153,7 @@
 //! * `io-uring`: its io_uring engine for disks, chosen by `PosixOptions::io`. It brings an unsafe module, which tells the kernel addresses.
 //! * `nixl`: NIXL as what moves the bytes (Linux), loaded when a store asks for it. It brings unsafe modules, which load and call it.
 //! * `s3`: the store on S3 and on any `object_store::ObjectStore`.
+//! * `gcs`, `azure`: the same on Google's and Azure's servers; not tried on the real ones.
 //! * `conformance`: the suite for implementors.
 #![cfg_attr(not(any(feature = "io-uring", feature = "nixl")), forbid(unsafe_code))]
 #![deny(unsafe_code)]

@@ -13,6 +13,7 @@ use crate::{GateOptions, HealthGate, PosixOptions, PosixStore};
 /// | `memory://` | a new, empty [`MemoryStore`] |
 /// | `null://` | [`NullStore`] |
 /// | `s3://bucket/prefix?key=value` | `S3Store` with its default options (feature `s3`); the keys stand at `S3Store::open` |
+/// | `gs://bucket/prefix`, `az://container/prefix` | the same on Google's and Azure's servers (features `gcs` and `azure`): `S3Store::open_gcs`, `S3Store::open_azure` |
 /// | `nixl+posix:///absolute/path` | as `file://`, and NIXL's plugin POSIX moves the bytes of objects (feature `nixl`) |
 /// | `nixl+obj://bucket/prefix?key=value` | as `s3://`, and NIXL's plugin OBJ reads the objects (features `nixl` and `s3`), behind a gate as `file://` |
 /// | `file:///absolute/path` | `PosixStore` with its default options in that directory, which [`format()`] has made a store (feature `posix`), behind a [`HealthGate`](crate::HealthGate) with its defaults; the path is taken as it stands, without percent escapes |
@@ -29,6 +30,8 @@ pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
         Place::Null => Ok(Arc::new(NullStore)),
         Place::File(path) => open_file(url, path).await,
         Place::S3 => open_s3(url).await,
+        Place::Gcs => open_gcs(url).await,
+        Place::Azure => open_azure(url).await,
         Place::NixlPosix(path) => open_nixl_posix(url, path).await,
         Place::NixlObj => open_nixl_obj(url).await,
     }
@@ -46,7 +49,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
 /// A dropped call goes on formatting.
 pub async fn format(url: &str) -> Result<bool> {
     match parse(url)? {
-        Place::Memory | Place::Null | Place::S3 | Place::NixlObj => Ok(false),
+        Place::Memory | Place::Null | Place::S3 | Place::Gcs | Place::Azure | Place::NixlObj => Ok(false),
         Place::File(path) | Place::NixlPosix(path) => format_file(url, path).await,
     }
 }
@@ -56,12 +59,15 @@ enum Place<'a> {
     Memory,
     Null,
     S3,
+    Gcs,
+    Azure,
     File(&'a str),
     NixlPosix(&'a str),
     NixlObj,
 }
 
-const EXPECTED: &str = "expected memory://, null://, file:///absolute/path, s3://bucket/prefix, nixl+posix:///absolute/path or nixl+obj://bucket/prefix";
+/// What a URL may be.
+const EXPECTED: &str = "expected memory://, null://, file:///absolute/path, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, nixl+posix:///absolute/path or nixl+obj://bucket/prefix";
 
 fn parse(url: &str) -> Result<Place<'_>> {
     let invalid = |expected: String| Err(Error::new(ErrorKind::Invalid, url, expected));
@@ -83,6 +89,8 @@ fn parse(url: &str) -> Result<Place<'_>> {
         ("file", path) => Ok(Place::File(path)),
         ("nixl+posix", path) => Ok(Place::NixlPosix(path)),
         ("s3", _) => Ok(Place::S3),
+        ("gs", _) => Ok(Place::Gcs),
+        ("az", _) => Ok(Place::Azure),
         ("nixl+obj", _) => Ok(Place::NixlObj),
         _ => invalid(format!("unknown scheme: {EXPECTED}")),
     }
@@ -154,9 +162,35 @@ async fn open_s3(url: &str) -> Result<Arc<dyn KvStore>> {
     Ok(Arc::new(crate::S3Store::open(url, options).await?))
 }
 
+#[cfg(feature = "gcs")]
+async fn open_gcs(url: &str) -> Result<Arc<dyn KvStore>> {
+    Ok(Arc::new(crate::S3Store::open_gcs(url, crate::S3Options::default()).await?))
+}
+
+#[cfg(feature = "azure")]
+async fn open_azure(url: &str) -> Result<Arc<dyn KvStore>> {
+    Ok(Arc::new(crate::S3Store::open_azure(url, crate::S3Options::default()).await?))
+}
+
 #[cfg(not(feature = "s3"))]
 async fn open_s3(url: &str) -> Result<Arc<dyn KvStore>> {
-    let message = "kv-storage was built without the feature `s3`: enable it to open s3:// stores";
+    without(url, "s3")
+}
+
+#[cfg(not(feature = "gcs"))]
+async fn open_gcs(url: &str) -> Result<Arc<dyn KvStore>> {
+    without(url, "gcs")
+}
+
+#[cfg(not(feature = "azure"))]
+async fn open_azure(url: &str) -> Result<Arc<dyn KvStore>> {
+    without(url, "azure")
+}
+
+#[cfg(not(all(feature = "s3", feature = "gcs", feature = "azure")))]
+fn without(url: &str, feature: &str) -> Result<Arc<dyn KvStore>> {
+    let message =
+        format!("kv-storage was built without the feature `{feature}`: enable it to open such stores");
     Err(Error::new(ErrorKind::Unsupported, url, message))
 }
 

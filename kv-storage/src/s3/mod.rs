@@ -8,8 +8,9 @@
 //! ```
 //!
 //! An object is uploaded by one request that the server refuses if the name is taken, so it appears whole or not at all. Until then its
-//! bytes wait in the store's staging ([`WriteOrder::Whole`]): objects are some MiB, one request carries 5 GiB, and a multipart upload
-//! would cost two more round trips and a completion that few servers make create-only.
+//! bytes wait in the store's staging ([`WriteOrder::Whole`]). An object that is larger than the staging is uploaded in parts, which the
+//! server makes an object by one request that it refuses if the name is taken; only where the probe has shown that it does
+//! ([`Conditions::parts`]), since `object_store` and many servers complete such uploads whatever the name holds.
 //!
 //! Unlike the other stores this one retries and sets deadlines, because what an HTTP request leaves behind when it fails is known here
 //! and not above: see [`Retries`] and [`Deadlines`]. Requests run on threads of the store, each with its own connections.
@@ -17,9 +18,12 @@
 mod adaptive;
 mod budget;
 mod client;
+#[cfg(any(feature = "gcs", feature = "azure"))]
+mod clouds;
 mod core;
 mod credentials;
 mod failure;
+mod in_parts;
 mod lanes;
 mod listing;
 #[cfg(feature = "nixl")]
@@ -33,11 +37,15 @@ mod records;
 mod settings;
 mod staging;
 mod staging_pool;
+mod sweep;
+mod tag;
 mod targets;
 mod upload;
+mod windows;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
@@ -49,7 +57,7 @@ use tokio::sync::oneshot;
 use self::client::Clients;
 use self::core::Core;
 use self::failure::Failure;
-use self::lanes::Lanes;
+use self::lanes::{Client, Lane, Lanes};
 pub use self::options::{BodyChecksum, Deadlines, Retries, S3Options};
 pub use self::probe::Conditions;
 use self::settings::Settings;
@@ -124,7 +132,13 @@ impl S3Store {
         let core = prepared.await.map_err(|error| broken(error.into()))??;
         let endpoint = settings.endpoint.as_deref().unwrap_or("AWS");
         let asked = format!("open the bucket {} at {endpoint}", settings.bucket);
-        Self::probed(core, settings.options.probe, asked).await
+        let store = Self::probed(core, settings.options.probe, asked).await?;
+        if let Some(age) = settings.options.sweep_older_than
+            && store.core.parts().is_ok()
+        {
+            store.sweep_in_background(age);
+        }
+        Ok(store)
     }
 
     fn prepare(settings: &Settings, checksum: BodyChecksum) -> Result<Core> {
@@ -132,7 +146,7 @@ impl S3Store {
         let clients = Clients::new(settings)?;
         let lanes = Lanes::start(&settings.label, options.threads, || clients.connect(checksum))?;
         let (label, prefix) = (settings.label.clone(), settings.prefix.clone());
-        Ok(Core::new(label, prefix, lanes, options, Some(clients.credentials)))
+        Ok(Core::new(label, prefix, lanes, options, Some(clients.credentials), false))
     }
 
     /// A store over any other `ObjectStore`, with its objects beneath `prefix`; `label` names it in messages. It must keep
@@ -162,8 +176,9 @@ impl S3Store {
         let prefix = Path::parse(prefix).map_err(|error| {
             Error::new(ErrorKind::Invalid, label, format!("the prefix cannot be used: {error}"))
         })?;
-        let lanes = Lanes::start(label, options.threads, || Ok(Arc::clone(&store)))?;
-        let core = Core::new(label.to_owned(), prefix, lanes, &options, None);
+        let connect = || Ok(Client { store: Arc::clone(&store), parts: None });
+        let lanes = Lanes::start(label, options.threads, connect)?;
+        let core = Core::new(label.to_owned(), prefix, lanes, &options, None, true);
         Self::probed(core, options.probe, "open the store".to_owned()).await
     }
 
@@ -188,9 +203,36 @@ impl S3Store {
         self.core.limits.limit()
     }
 
+    /// Aborts the uploads in parts beneath the prefix that were begun longer ago than `older_than` and that nobody completed, and says how
+    /// many there were. Opening does it in the background ([`S3Options::sweep_older_than`]); a rule of the bucket
+    /// (`AbortIncompleteMultipartUpload`) does it without anybody's help.
+    ///
+    /// # Errors
+    /// `PermissionDenied` without the right to list uploads (`s3:ListBucketMultipartUploads`); otherwise as [`KvStore::list`].
+    ///
+    /// # Cancel safety
+    /// A dropped call may have aborted some of them.
+    pub async fn sweep(&self, older_than: Duration) -> Result<u64> {
+        let swept = self.core.run(move |core, lane| async move {
+            let swept = core.sweep_parts(&lane, older_than).await;
+            swept.map_err(|failure| core.error(failure, "sweep uploads"))
+        });
+        swept.await
+    }
+
+    fn sweep_in_background(&self, older_than: Duration) {
+        let (core, lane) = (Arc::clone(&self.core), self.core.lanes.pick().clone());
+        let counted = core.admission.background();
+        let runtime = lane.runtime.clone();
+        runtime.spawn(async move {
+            let _counted = counted;
+            let _ = core.sweep_parts(&lane, older_than).await; // what it cannot list it leaves to the next
+        });
+    }
+
     async fn quarantine_object(
         core: Arc<Core>,
-        lane: lanes::Lane,
+        lane: Lane,
         name: ObjectName,
         version: Version,
     ) -> Result<bool> {
