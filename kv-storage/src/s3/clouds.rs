@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use object_store::{ObjectStore, RetryConfig};
+use object_store::ObjectStore;
 
 use super::S3Store;
 use super::client::{Connector, no_retries};
@@ -14,9 +14,6 @@ use super::lanes::{Client, Lanes};
 use super::options::S3Options;
 use super::settings::{Location, common_key, invalid};
 use crate::{Error, ErrorKind, Result};
-
-/// A client for one lane, of a connector and of retries that are none.
-type Connect = dyn Fn(Connector, RetryConfig) -> object_store::Result<Arc<dyn ObjectStore>>;
 
 impl S3Store {
     /// Opens `gs://bucket/prefix?key=value&...` with the keys `concurrency`, `threads`, `staging_mib` and `probe` of
@@ -32,17 +29,17 @@ impl S3Store {
     pub async fn open_gcs(url: &str, options: S3Options) -> Result<Self> {
         let expected = "expected gs://bucket/prefix";
         let (place, options) = read(url, "gs", expected, options)?;
-        let builder = object_store::gcp::GoogleCloudStorageBuilder::from_env();
-        let builder = builder.with_bucket_name(&place.bucket);
-        let connect = move |connector, retries| {
-            let builder = builder.clone().with_http_connector(connector);
-            let store = builder.with_retry(retries).build()?;
+        let bucket = place.bucket.clone();
+        let connect = move |connector| {
+            let builder = object_store::gcp::GoogleCloudStorageBuilder::from_env().with_bucket_name(&bucket);
+            let store = builder.with_http_connector(connector).with_retry(no_retries()).build()?;
             Ok(Arc::new(store) as Arc<dyn ObjectStore>)
         };
-        Self::open_cloud(&place, options, &connect).await
+        Self::open_cloud(place, options, connect).await
     }
 
-    /// Opens `az://container/prefix?key=value&...` with the keys of [`open_gcs`](Self::open_gcs). The account and its credentials come
+    /// Opens `az://container/prefix?key=value&...` with the keys `concurrency`, `threads`, `staging_mib` and `probe` of
+    /// [`open`](Self::open). The account and its credentials come
     /// from the `AZURE_*` variables that `object_store` knows (`AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT_KEY`,
     /// `AZURE_STORAGE_SAS_KEY`, those of service principals and of workload identities), or the machine's role.
     ///
@@ -55,28 +52,36 @@ impl S3Store {
     pub async fn open_azure(url: &str, options: S3Options) -> Result<Self> {
         let expected = "expected az://container/prefix, and the account in AZURE_STORAGE_ACCOUNT_NAME";
         let (place, options) = read(url, "az", expected, options)?;
-        let builder = object_store::azure::MicrosoftAzureBuilder::from_env();
-        let builder = builder.with_container_name(&place.bucket);
-        let connect = move |connector, retries| {
-            let builder = builder.clone().with_http_connector(connector);
-            let store = builder.with_retry(retries).build()?;
+        let container = place.bucket.clone();
+        let connect = move |connector| {
+            let builder =
+                object_store::azure::MicrosoftAzureBuilder::from_env().with_container_name(&container);
+            let store = builder.with_http_connector(connector).with_retry(no_retries()).build()?;
             Ok(Arc::new(store) as Arc<dyn ObjectStore>)
         };
-        Self::open_cloud(&place, options, &connect).await
+        Self::open_cloud(place, options, connect).await
     }
 
-    async fn open_cloud(place: &Location, options: S3Options, connect: &Connect) -> Result<Self> {
+    /// `connect` makes one lane's client.
+    async fn open_cloud(
+        place: Location,
+        options: S3Options,
+        connect: impl Fn(Connector) -> object_store::Result<Arc<dyn ObjectStore>> + Send + 'static,
+    ) -> Result<Self> {
         let Location { label, bucket, prefix, .. } = place;
-        let connector = Connector::new(label, None, &options)?;
-        let lanes = Lanes::start(label, options.threads, || {
-            let store = connect(connector.clone(), no_retries()).map_err(|error| {
-                let message = format!("the environment's variables do not make a client: {error}");
-                Error::new(ErrorKind::Invalid, label, message).with_source(error)
+        let (asked, probe) = (format!("open {bucket}"), options.probe);
+        let prepare = move |label: &str| {
+            let connector = Connector::new(label, None, &options)?;
+            let lanes = Lanes::start(label, options.threads, || {
+                let store = connect(connector.clone()).map_err(|error| {
+                    let message = format!("the environment's variables do not make a client: {error}");
+                    Error::new(ErrorKind::Invalid, label, message).with_source(error)
+                })?;
+                Ok(Client { store, parts: None })
             })?;
-            Ok(Client { store, parts: None })
-        })?;
-        let core = Core::new(label.clone(), prefix.clone(), lanes, &options, None, false);
-        Self::probed(core, options.probe, format!("open {bucket}")).await
+            Ok(Core::new(label.to_owned(), prefix, lanes, &options, None, false))
+        };
+        Self::probed(Self::prepared(label, prepare).await?, probe, asked).await
     }
 }
 

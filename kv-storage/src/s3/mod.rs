@@ -119,17 +119,9 @@ impl S3Store {
     }
 
     async fn connect(settings: &Arc<Settings>, checksum: BodyChecksum) -> Result<Self> {
-        let (sender, prepared) = oneshot::channel();
         let shared = Arc::clone(settings);
-        // The system's certificates are files: they are read on a thread of their own.
-        let prepare = move || drop(sender.send(Self::prepare(&shared, checksum)));
-        let broken = |source: Box<dyn std::error::Error + Send + Sync>| {
-            let message = format!("cannot prepare connections: {source}");
-            Error::new(ErrorKind::Backend, &settings.label, message).with_source(source)
-        };
-        let thread = std::thread::Builder::new().name("kv-s3-open".to_owned());
-        thread.spawn(prepare).map_err(|error| broken(error.into()))?;
-        let core = prepared.await.map_err(|error| broken(error.into()))??;
+        let prepare = move |_: &str| Self::prepare(&shared, checksum);
+        let core = Self::prepared(settings.label.clone(), prepare).await?;
         let endpoint = settings.endpoint.as_deref().unwrap_or("AWS");
         let asked = format!("open the bucket {} at {endpoint}", settings.bucket);
         let store = Self::probed(core, settings.options.probe, asked).await?;
@@ -139,6 +131,23 @@ impl S3Store {
             store.sweep_in_background(age);
         }
         Ok(store)
+    }
+
+    /// Prepares connections on a thread of its own, since certificates and credentials are files.
+    async fn prepared(
+        label: String,
+        prepare: impl FnOnce(&str) -> Result<Core> + Send + 'static,
+    ) -> Result<Core> {
+        let (sender, prepared) = oneshot::channel();
+        let named = label.clone();
+        let broken = |source: Box<dyn std::error::Error + Send + Sync>| {
+            let message = format!("cannot prepare connections: {source}");
+            Error::new(ErrorKind::Backend, &label, message).with_source(source)
+        };
+        let thread = std::thread::Builder::new().name("kv-s3-open".to_owned());
+        let started = thread.spawn(move || drop(sender.send(prepare(&named))));
+        started.map_err(|error| broken(error.into()))?;
+        prepared.await.map_err(|error| broken(error.into()))?
     }
 
     fn prepare(settings: &Settings, checksum: BodyChecksum) -> Result<Core> {

@@ -13,9 +13,13 @@ const EXPECTED: &str = "KV_CLOUD_EXPECTED";
 async fn variables_name_the_server_and_a_server_that_does_not_answer_is_unavailable() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let server = format!("http://{closed}");
-    let google = [("GOOGLE_SKIP_SIGNATURE", "true"), ("GOOGLE_BASE_URL", &server)];
+    // Without a token: one would be asked of the machine's own service.
+    let key = format!(
+        r#"{{"gcs_base_url":"{server}","disable_oauth":true,"client_email":"","private_key":"","private_key_id":""}}"#
+    );
+    let google = [("GOOGLE_SERVICE_ACCOUNT_KEY", key.as_str())];
     let azure = [
-        ("AZURE_SKIP_SIGNATURE", "true"),
+        ("AZURE_STORAGE_ACCOUNT_KEY", "a2V5"),
         ("AZURE_STORAGE_ACCOUNT_NAME", "account"),
         ("AZURE_STORAGE_ENDPOINT", &server),
     ];
@@ -27,6 +31,7 @@ async fn variables_name_the_server_and_a_server_that_does_not_answer_is_unavaila
     ] {
         let mut process = Command::new(std::env::current_exe().unwrap());
         process.args(["--exact", "clouds::opens_what_it_is_told", "--ignored", "--nocapture"]);
+        process.env_remove("GOOGLE_APPLICATION_CREDENTIALS");
         process.env(URL, url).env(EXPECTED, expected).envs(variables.iter().copied());
         let status = tokio::task::spawn_blocking(move || process.status().unwrap()).await.unwrap();
         assert!(status.success(), "{url}");

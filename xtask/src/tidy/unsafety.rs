@@ -30,6 +30,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("kv-storage/benches/nixl/bare.rs", "the plain loop over NIXL's functions to compare with"),
     ("kv-storage/benches/store_alone/ring.rs", "the plain io_uring loop to compare with"),
     ("kv-storage/tests/costs.rs", "counts what the system's allocator is asked for"),
+    ("kv-storage/tests/s3_memory.rs", "counts what the system's allocator is asked for"),
     ("kv-device/src/device.rs", "the one promise about an engine's memory is an unsafe fn of the trait"),
     ("kv-device/src/host/", "lends device memory out as slices, and implements the unsafe fn"),
     ("kv-device/src/twice.rs", "maps the memory of emulated devices twice"),
