@@ -122,8 +122,8 @@ fn files(directory: &Path) -> Vec<std::path::PathBuf> {
 //= SEMANTICS.md#nfs-crash
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_crash_point() {
-    let rounds = std::env::var(ROUNDS).map_or(2, |rounds| rounds.parse().unwrap());
     let engines = engines::engines(&std::env::temp_dir()).await;
+    let rounds = std::env::var(ROUNDS).map_or(engines.len().max(2), |rounds| rounds.parse().unwrap());
     for round in 0..rounds {
         for (index, point) in CRASH_POINTS.iter().enumerate() {
             killed_at(index, *point, engines[round % engines.len()], round).await;

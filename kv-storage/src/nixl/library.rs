@@ -22,6 +22,7 @@ pub(super) const GOES_ON: Status = 1;
 
 /// Kinds of memory, as the interface numbers them.
 pub(super) const MEMORY: c_uint = 0;
+#[cfg(feature = "s3")]
 pub(super) const OBJECT: c_uint = 3;
 pub(super) const FILE: c_uint = 4;
 

@@ -33,7 +33,9 @@ pub use missing::{Attempt, Missing};
 #[cfg(feature = "s3")]
 pub use obj::NixlObjStore;
 pub use options::NixlOptions;
-pub(crate) use poller::{Failed, Transfer};
+#[cfg(feature = "s3")]
+pub(crate) use poller::Failed;
+pub(crate) use poller::Transfer;
 use poller::{Plugin, Poller};
 
 /// A plugin and the threads that use it, in turns.

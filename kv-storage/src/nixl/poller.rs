@@ -172,11 +172,13 @@ impl Driver {
         loop {
             let busy = self.agents.iter().any(|working| !working.flights.is_empty());
             let Some(waiting) = self.next(busy.then(|| patience.pause()).flatten(), busy) else { return };
-            if !waiting.is_empty() {
-                patience = Patience::default();
+            let mut ended = !waiting.is_empty();
+            for transfer in waiting {
+                // What is in the page cache is copied here and now: whoever waits for an earlier transfer is told before the next.
+                self.begin(transfer);
+                ended |= self.ask();
             }
-            waiting.into_iter().for_each(|transfer| self.begin(transfer));
-            if self.ask() {
+            if ended || self.ask() {
                 patience = Patience::default();
             }
         }
