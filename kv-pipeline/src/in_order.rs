@@ -25,9 +25,20 @@ impl Turns {
         limits.run(async move { turn.wait_for(|turn| *turn >= number).await.map(drop) }).await.map(drop)
     }
 
-    /// Lets the piece behind `number` take its turn.
+    /// Whether every piece before `number` has passed its turn on.
+    pub(crate) fn has_come(&self, number: usize) -> bool {
+        *self.0.borrow() >= number
+    }
+
+    /// Lets the piece behind `number` take its turn, if it has not.
     pub(crate) fn pass(&self, number: usize) {
-        self.0.send_replace(number + 1);
+        self.0.send_if_modified(|turn| {
+            let passes = *turn <= number;
+            if passes {
+                *turn = number + 1;
+            }
+            passes
+        });
     }
 }
 

@@ -310,3 +310,24 @@ async fn an_object_that_is_replaced_between_two_passes_is_not_delivered() {
     assert_eq!(loaded.failures[0].reason, StopReason::Unavailable, "{}", loaded.failures[0]);
     assert!(store.head(&name).await.unwrap().is_some(), "the new object is valid and stays");
 }
+
+/// A backend that ends a read early and says that it is done, as NIXL does up to 1.4: the length is right, and the rest is something else.
+#[tokio::test]
+async fn a_short_read_that_is_called_done_is_refused_wherever_it_ends() {
+    let (store, _, objects) = scene().await;
+    for (name, bytes) in &objects {
+        let len = bytes.len();
+        for end in [0, 100, HEADER_PAGE, HEADER_PAGE + 1, len / 2, len - 1] {
+            assert!(bytes[end..].iter().any(|byte| *byte != 0), "the damage would be none");
+            plant(&store, name, bytes).await; // what is refused is taken out of the way
+            let fault = Fault::new(Arc::new(store.clone()));
+            let name = *name;
+            let reads = When::every(Operation::Read).matching(move |call| call.object == Some(name));
+            fault.inject(reads, Injection::Zero(end as u64..len as u64));
+            let consumer =
+                Rank::new(namespace(), Arc::new(fault.clone()), gaudi_like(0..HEADS, Replica::ONLY));
+            assert_refused(&consumer, StopReason::Corrupt, &format!("{end} of {len} bytes came")).await;
+            assert!(fault.fired() > 0);
+        }
+    }
+}

@@ -6,6 +6,8 @@
 //! | [`NullStore`] | `null://` | measuring everything above the store; saving switched off |
 //! | `PosixStore` (feature `posix`) | `file:///absolute/path` | a local disk or tmpfs shared by the processes of a host, or an NFS mount shared by hosts |
 //! | `S3Store` (feature `s3`) | `s3://bucket/prefix` | a bucket shared by hosts, and any `object_store::ObjectStore` |
+//! | `PosixStore` with `IoEngine::Nixl` (feature `nixl`) | `nixl+posix:///absolute/path` | a directory whose bytes NIXL moves |
+//! | `nixl::NixlObjStore` (features `nixl`, `s3`) | `nixl+obj://bucket/prefix` | a bucket that NIXL reads |
 //! | [`Fault`] | wraps another | scripted faults: errors, hangs, damage, lost answers |
 //! | [`Metered`] | wraps another | counts calls, bytes, errors, and what is in flight |
 //! | [`HealthGate`] | wraps another | deadlines; fails at once while the store hangs or fails, and probes it until it is well |
@@ -13,7 +15,7 @@
 //! | [`Throttle`] | wraps another | bytes per second each way, latency |
 //! | [`Limit`] | wraps another | calls and bytes in flight, first come, first served |
 //!
-//! NIXL is not here yet. What each store promises stands in `SEMANTICS.md`, sentence by sentence, each with a
+//! What each store promises stands in `SEMANTICS.md`, sentence by sentence, each with a
 //! test; [`conformance`] checks the common part for any store, ours or yours.
 //!
 //! # What it is not, and why not `object_store`
@@ -148,10 +150,12 @@
 //! # Features
 //!
 //! * `posix` (default): the store on a directory.
-//! * `io-uring`: its io_uring engine for disks, chosen by `PosixOptions::io`. It brings this crate's only unsafe module.
+//! * `io-uring`: its io_uring engine for disks, chosen by `PosixOptions::io`. It brings an unsafe module, which tells the kernel addresses.
+//! * `nixl`: NIXL as what moves the bytes (Linux), loaded when a store asks for it. It brings unsafe modules, which load and call it.
 //! * `s3`: the store on S3 and on any `object_store::ObjectStore`.
+//! * `gcs`, `azure`: the same on Google's and Azure's servers; not tried on the real ones.
 //! * `conformance`: the suite for implementors.
-#![cfg_attr(not(feature = "io-uring"), forbid(unsafe_code))]
+#![cfg_attr(not(any(feature = "io-uring", feature = "nixl")), forbid(unsafe_code))]
 #![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -164,6 +168,8 @@ pub mod health;
 pub mod limit;
 mod memory;
 pub mod metered;
+#[cfg(feature = "nixl")]
+pub mod nixl;
 mod null;
 mod open;
 mod operation;
@@ -185,6 +191,8 @@ pub use health::{GateOptions, HealthGate};
 pub use limit::Limit;
 pub use memory::MemoryStore;
 pub use metered::{Metered, OperationMetrics, Snapshot};
+#[cfg(feature = "nixl")]
+pub use nixl::NixlOptions;
 pub use null::NullStore;
 pub use open::{format, open};
 pub use operation::Operation;

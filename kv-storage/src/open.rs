@@ -13,6 +13,9 @@ use crate::{GateOptions, HealthGate, PosixOptions, PosixStore};
 /// | `memory://` | a new, empty [`MemoryStore`] |
 /// | `null://` | [`NullStore`] |
 /// | `s3://bucket/prefix?key=value` | `S3Store` with its default options (feature `s3`); the keys stand at `S3Store::open` |
+/// | `gs://bucket/prefix`, `az://container/prefix` | the same on Google's and Azure's servers (features `gcs` and `azure`): `S3Store::open_gcs`, `S3Store::open_azure` |
+/// | `nixl+posix:///absolute/path` | as `file://`, and NIXL's plugin POSIX moves the bytes of objects (feature `nixl`) |
+/// | `nixl+obj://bucket/prefix?key=value` | as `s3://`, and NIXL's plugin OBJ reads the objects (features `nixl` and `s3`), behind a gate as `file://` |
 /// | `file:///absolute/path` | `PosixStore` with its default options in that directory, which [`format()`] has made a store (feature `posix`), behind a [`HealthGate`](crate::HealthGate) with its defaults; the path is taken as it stands, without percent escapes |
 ///
 /// # Errors
@@ -27,6 +30,10 @@ pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
         Place::Null => Ok(Arc::new(NullStore)),
         Place::File(path) => open_file(url, path).await,
         Place::S3 => open_s3(url).await,
+        Place::Gcs => open_gcs(url).await,
+        Place::Azure => open_azure(url).await,
+        Place::NixlPosix(path) => open_nixl_posix(url, path).await,
+        Place::NixlObj => open_nixl_obj(url).await,
     }
 }
 
@@ -42,8 +49,8 @@ pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
 /// A dropped call goes on formatting.
 pub async fn format(url: &str) -> Result<bool> {
     match parse(url)? {
-        Place::Memory | Place::Null | Place::S3 => Ok(false),
-        Place::File(path) => format_file(url, path).await,
+        Place::Memory | Place::Null | Place::S3 | Place::Gcs | Place::Azure | Place::NixlObj => Ok(false),
+        Place::File(path) | Place::NixlPosix(path) => format_file(url, path).await,
     }
 }
 
@@ -52,31 +59,40 @@ enum Place<'a> {
     Memory,
     Null,
     S3,
+    Gcs,
+    Azure,
     File(&'a str),
+    NixlPosix(&'a str),
+    NixlObj,
 }
 
+/// What a URL may be.
+const EXPECTED: &str = "expected memory://, null://, file:///absolute/path, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, nixl+posix:///absolute/path or nixl+obj://bucket/prefix";
+
 fn parse(url: &str) -> Result<Place<'_>> {
-    let invalid = |expected: &str| Err(Error::new(ErrorKind::Invalid, url, expected));
+    let invalid = |expected: String| Err(Error::new(ErrorKind::Invalid, url, expected));
     let Some((scheme, rest)) = url.split_once("://") else {
-        return invalid(
-            "this is no store URL: expected memory://, null://, file:///absolute/path or s3://bucket/prefix",
-        );
+        return invalid(format!("this is no store URL: {EXPECTED}"));
     };
     match (scheme, rest) {
         ("memory", "") => Ok(Place::Memory),
         ("null", "") => Ok(Place::Null),
         ("memory" | "null", _) => {
-            invalid("nothing may follow the scheme: expected memory:// or null:// alone")
+            invalid("nothing may follow the scheme: expected memory:// or null:// alone".into())
         }
-        ("file", "") => invalid("the path is missing: expected file:///absolute/path"),
-        ("file", path) if !path.starts_with('/') => {
-            invalid("the path is relative or names a host: expected three slashes, file:///absolute/path")
+        ("file" | "nixl+posix", "") => {
+            invalid(format!("the path is missing: expected {scheme}:///absolute/path"))
         }
+        ("file" | "nixl+posix", path) if !path.starts_with('/') => invalid(format!(
+            "the path is relative or names a host: expected three slashes, {scheme}:///absolute/path"
+        )),
         ("file", path) => Ok(Place::File(path)),
+        ("nixl+posix", path) => Ok(Place::NixlPosix(path)),
         ("s3", _) => Ok(Place::S3),
-        _ => invalid(
-            "unknown scheme: expected memory://, null://, file:///absolute/path or s3://bucket/prefix",
-        ),
+        ("gs", _) => Ok(Place::Gcs),
+        ("az", _) => Ok(Place::Azure),
+        ("nixl+obj", _) => Ok(Place::NixlObj),
+        _ => invalid(format!("unknown scheme: {EXPECTED}")),
     }
 }
 
@@ -85,11 +101,17 @@ async fn open_file(url: &str, path: &str) -> Result<Arc<dyn KvStore>> {
     gated(url, PosixStore::open(path.as_ref(), PosixOptions::default()), GateOptions::default()).await
 }
 
+#[cfg(feature = "posix")]
+async fn open_nixl_posix(url: &str, path: &str) -> Result<Arc<dyn KvStore>> {
+    let options = PosixOptions::default().io(crate::posix::IoEngine::Nixl);
+    gated(url, PosixStore::open(path.as_ref(), options), GateOptions::default()).await
+}
+
 /// Puts a gate before the store, which has to open within the gate's deadline: a dead server hangs whoever opens its mount, too.
 #[cfg(feature = "posix")]
 async fn gated(
     url: &str,
-    opening: impl Future<Output = Result<PosixStore>>,
+    opening: impl Future<Output = Result<impl KvStore>>,
     options: GateOptions,
 ) -> Result<Arc<dyn KvStore>> {
     let store = match options.deadline {
@@ -119,13 +141,18 @@ async fn open_file(url: &str, _: &str) -> Result<Arc<dyn KvStore>> {
 }
 
 #[cfg(not(feature = "posix"))]
+async fn open_nixl_posix(url: &str, _: &str) -> Result<Arc<dyn KvStore>> {
+    Err(without_posix(url))
+}
+
+#[cfg(not(feature = "posix"))]
 async fn format_file(url: &str, _: &str) -> Result<bool> {
     Err(without_posix(url))
 }
 
 #[cfg(not(feature = "posix"))]
 fn without_posix(url: &str) -> Error {
-    let message = "kv-storage was built without the feature `posix`: enable it to open file:// stores";
+    let message = "kv-storage was built without the feature `posix`: enable it to open stores in directories";
     Error::new(ErrorKind::Unsupported, url, message)
 }
 
@@ -135,9 +162,48 @@ async fn open_s3(url: &str) -> Result<Arc<dyn KvStore>> {
     Ok(Arc::new(crate::S3Store::open(url, options).await?))
 }
 
+#[cfg(feature = "gcs")]
+async fn open_gcs(url: &str) -> Result<Arc<dyn KvStore>> {
+    Ok(Arc::new(crate::S3Store::open_gcs(url, crate::S3Options::default()).await?))
+}
+
+#[cfg(feature = "azure")]
+async fn open_azure(url: &str) -> Result<Arc<dyn KvStore>> {
+    Ok(Arc::new(crate::S3Store::open_azure(url, crate::S3Options::default()).await?))
+}
+
 #[cfg(not(feature = "s3"))]
 async fn open_s3(url: &str) -> Result<Arc<dyn KvStore>> {
-    let message = "kv-storage was built without the feature `s3`: enable it to open s3:// stores";
+    without(url, "s3")
+}
+
+#[cfg(not(feature = "gcs"))]
+async fn open_gcs(url: &str) -> Result<Arc<dyn KvStore>> {
+    without(url, "gcs")
+}
+
+#[cfg(not(feature = "azure"))]
+async fn open_azure(url: &str) -> Result<Arc<dyn KvStore>> {
+    without(url, "azure")
+}
+
+#[cfg(not(all(feature = "s3", feature = "gcs", feature = "azure")))]
+fn without(url: &str, feature: &str) -> Result<Arc<dyn KvStore>> {
+    let message =
+        format!("kv-storage was built without the feature `{feature}`: enable it to open such stores");
+    Err(Error::new(ErrorKind::Unsupported, url, message))
+}
+
+#[cfg(all(feature = "nixl", feature = "s3"))]
+async fn open_nixl_obj(url: &str) -> Result<Arc<dyn KvStore>> {
+    let (s3, nixl) = (crate::S3Options::default(), crate::NixlOptions::default());
+    gated(url, crate::nixl::NixlObjStore::open(url, s3, nixl, None), GateOptions::default()).await
+}
+
+#[cfg(not(all(feature = "nixl", feature = "s3")))]
+async fn open_nixl_obj(url: &str) -> Result<Arc<dyn KvStore>> {
+    let message =
+        "kv-storage was built without the features `nixl` and `s3`: enable both to open nixl+obj:// stores";
     Err(Error::new(ErrorKind::Unsupported, url, message))
 }
 

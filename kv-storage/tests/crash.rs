@@ -91,7 +91,8 @@ async fn dies_at_its_crash_point() {
     let environment =
         Environment { crash_points: std::sync::Arc::new(KillAt(point)), ..Environment::default() };
     let asked = std::env::var(ENGINE).unwrap();
-    let engine = if asked == IoEngine::IoUring.to_string() { IoEngine::IoUring } else { IoEngine::Threads };
+    let engines = [IoEngine::Threads, IoEngine::IoUring, IoEngine::Nixl];
+    let engine = engines.into_iter().find(|engine| engine.to_string() == asked).unwrap();
     let options = PosixOptions::default().fsync(policy(round)).io(engine).format_if_empty(true);
     let options = options.environment(environment);
     let store = PosixStore::open(Path::new(&root), options).await.unwrap();
@@ -121,8 +122,8 @@ fn files(directory: &Path) -> Vec<std::path::PathBuf> {
 //= SEMANTICS.md#nfs-crash
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_crash_point() {
-    let rounds = std::env::var(ROUNDS).map_or(2, |rounds| rounds.parse().unwrap());
     let engines = engines::engines(&std::env::temp_dir()).await;
+    let rounds = std::env::var(ROUNDS).map_or(engines.len().max(2), |rounds| rounds.parse().unwrap());
     for round in 0..rounds {
         for (index, point) in CRASH_POINTS.iter().enumerate() {
             killed_at(index, *point, engines[round % engines.len()], round).await;

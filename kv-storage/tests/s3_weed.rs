@@ -7,22 +7,31 @@
     reason = "the functions that tests share are test code too"
 )]
 
+#[path = "remote_store/process.rs"]
+mod process;
+#[path = "remote_store/mod.rs"]
+mod remote_store;
+
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kv_format::{ChunkKey, NamespaceDigest, ObjectName, RecordName};
-use kv_memory::HostBuf;
+use kv_format::{ChunkKey, NamespaceDigest, ObjectName};
+use kv_memory::{HostBuf, HugePages, StagingPool};
 use kv_storage::s3::{Deadlines, S3Options, S3Store};
-use kv_storage::{ErrorKind, KvStore, Publication, ReadPart, Result, conformance};
+use kv_storage::{ErrorKind, KvStore, Publication, ReadPart, Result, Upload, conformance};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+
+use process::{Process, announce};
+use remote_store::RemoteStore;
+use remote_store::agent::{Served, serve};
 
 const URL: &str = "KVBRIDGE_S3_URL";
 /// The process of a server that a test may kill.
 const VICTIM: &str = "KVBRIDGE_S3_VICTIM";
-/// The namespace in which two processes meet.
-const MEETING: &str = "KVBRIDGE_S3_MEETING";
 
 const OBJECTS: u8 = 24;
 const LEN: usize = 4 << 20;
@@ -73,10 +82,14 @@ fn fresh() -> [u8; 32] {
     namespace
 }
 
-async fn publish(store: &S3Store, name: &ObjectName, len: usize) -> Result<Publication> {
+async fn written(store: &S3Store, name: &ObjectName, len: usize) -> Result<Box<dyn Upload>> {
     let upload = store.begin(name, len as u64).await?;
     upload.write(0, HostBuf::copy_of(&vec![name.key.0[0]; len]).unwrap()).await.1?;
-    upload.commit().await
+    Ok(upload)
+}
+
+async fn publish(store: &S3Store, name: &ObjectName, len: usize) -> Result<Publication> {
+    written(store, name, len).await?.commit().await
 }
 
 /// The object if it is there, checked byte by byte.
@@ -101,61 +114,73 @@ async fn conformance_with_two_independent_handles() {
     }
 }
 
-/// What another process publishes is seen here, whole, from the moment that it says so.
+/// The suite with its writer here and its reader in another process, and the other way round.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_writer_and_a_reader_in_two_processes() {
+async fn conformance_with_a_writer_and_a_reader_in_two_processes() {
     let Some(url) = from_environment(URL) else { return };
-    let namespace = fresh();
-    let reader = open(&url).await;
-    let mut writer = Command::new(std::env::current_exe().unwrap());
-    writer.args(["--exact", "writes_for_another_process", "--ignored", "--nocapture"]);
-    writer.env(MEETING, namespace.map(|byte| format!("{byte:02x}")).concat());
-    let writing = tokio::task::spawn_blocking(move || writer.status().unwrap());
-    // Until it has ended every look finds nothing or the whole.
-    while !writing.is_finished() {
-        for number in 0..OBJECTS {
-            read(&reader, &name(namespace, number), LEN / 8).await.unwrap();
+    let agent = Process::start("serves_another_process");
+    let here: Arc<dyn KvStore> = Arc::new(open(&url).await);
+    let there: Arc<dyn KvStore> = Arc::new(RemoteStore::open(&agent.address, &url).await.unwrap());
+    for (writer, reader) in [(&here, &there), (&there, &here)] {
+        if let Err(failure) = conformance::run(Arc::clone(writer), Arc::clone(reader)).await {
+            panic!("{writer} and {reader}: {failure}");
         }
     }
-    assert!(writing.await.unwrap().success(), "the writer failed");
-    for number in 0..OBJECTS {
-        assert!(
-            read(&reader, &name(namespace, number), LEN / 8).await.unwrap(),
-            "object {number} is missing"
-        );
-        let again = publish(&reader, &name(namespace, number), 10).await.unwrap();
-        assert_eq!(again, Publication::AlreadyExists);
-    }
-    let listed = reader.list(&NamespaceDigest(namespace), None, 1000).await.unwrap();
-    assert_eq!(listed.len(), usize::from(OBJECTS));
-    let record =
-        RecordName::request("meeting", u32::from_le_bytes([namespace[0], namespace[1], namespace[2], 0]));
-    let read = reader.read_record(&record).await.unwrap().expect("the writer's record");
-    assert_eq!(read.body, b"second");
-    assert!(reader.replace_record(&record, &read.version, b"third").await.unwrap().is_some());
+    there.idle().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a child process of `a_writer_and_a_reader_in_two_processes`"]
-async fn writes_for_another_process() {
-    let (Ok(url), Ok(meeting)) = (std::env::var(URL), std::env::var(MEETING)) else {
-        panic!("this is run by `a_writer_and_a_reader_in_two_processes` only");
-    };
-    let namespace = NamespaceDigest::from_hex(&meeting).unwrap().0;
-    let writer = open(&url).await;
-    for number in 0..OBJECTS {
-        let published = publish(&writer, &name(namespace, number), LEN / 8).await.unwrap();
-        assert_eq!(published, Publication::Published);
-    }
-    let record =
-        RecordName::request("meeting", u32::from_le_bytes([namespace[0], namespace[1], namespace[2], 0]));
-    let version = writer.create_record(&record, b"first").await.unwrap().expect("a free name");
-    writer.replace_record(&record, &version, b"second").await.unwrap().expect("our version");
+#[ignore = "a child process of `conformance_with_a_writer_and_a_reader_in_two_processes`"]
+async fn serves_another_process() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    announce(listener.local_addr().unwrap());
+    serve(
+        listener,
+        |url| async move { Ok(Served { store: Arc::new(open(&url).await), warnings: Vec::new() }) },
+    )
+    .await;
 }
 
+/// Three parts through staging for two, published once, and what is left on the way is swept: where the server was found to complete uploads
+/// in parts under free names only. Where it was not, the object is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_larger_than_the_staging() {
+    const LARGE: usize = 12 << 20;
+    let Some(url) = from_environment(URL) else { return };
+    drop(open(&url).await); // it is up
+    let staging = StagingPool::new(HugePages::allocate(10 << 20).unwrap(), 1 << 20).unwrap();
+    let store = S3Store::open(&url, S3Options::default().staging(staging.clone())).await.unwrap();
+    let name = name(fresh(), 7);
+    println!("{:?}", store.conditions());
+    if !store.conditions().parts {
+        let error = store.begin(&name, LARGE as u64).await.unwrap_err();
+        println!("refused: {error}");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        return;
+    }
+    assert_eq!(publish(&store, &name, LARGE).await.unwrap(), Publication::Published);
+    assert!(read(&store, &name, LARGE).await.unwrap());
+    assert_eq!(publish(&store, &name, LARGE).await.unwrap(), Publication::AlreadyExists);
+    store.idle().await;
+    assert_eq!(staging.usage().bytes_lent, 0);
+    assert_eq!(store.sweep(Duration::ZERO).await.unwrap(), 0, "nothing was left on the way");
+    // As a process leaves it that is killed: the upload is never dropped.
+    let _killed = std::mem::ManuallyDrop::new(store.begin(&name, LARGE as u64).await.unwrap());
+    assert_eq!(store.sweep(Duration::from_secs(24 * 3600)).await.unwrap(), 0, "young ones are spared");
+    assert_eq!(store.sweep(Duration::ZERO).await.unwrap(), 1);
+}
+
+/// Kills a process and waits until none of its threads runs any more.
 fn kill(victim: &str) {
     let killed = Command::new("kill").args(["-9", victim]).status().unwrap();
     assert!(killed.success(), "process {victim} cannot be killed");
+    // Its parent may not have noticed yet: a zombie answers nobody.
+    while let Ok(stat) = std::fs::read_to_string(format!("/proc/{victim}/stat")) {
+        if stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')) {
+            return;
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// Reads an object until its replica answers.
@@ -213,26 +238,58 @@ async fn a_volume_server_dies_under_a_load() {
     }
 }
 
+/// A commit, as the test sees it.
+#[derive(Debug, Default)]
+struct Commit {
+    begun: AtomicBool,
+    answered: AtomicBool,
+}
+
+impl Commit {
+    fn in_flight(&self) -> bool {
+        self.begun.load(Ordering::SeqCst) && !self.answered.load(Ordering::SeqCst)
+    }
+}
+
+/// Saves an object and notes its commit.
+async fn save(store: S3Store, name: ObjectName, commit: Arc<Commit>) -> (ObjectName, Option<Publication>) {
+    let saved = timeout(PATIENCE, async {
+        let upload = written(&store, &name, LEN).await?;
+        commit.begun.store(true, Ordering::SeqCst);
+        let answer = upload.commit().await;
+        commit.answered.store(true, Ordering::SeqCst);
+        answer
+    });
+    (name, expect_told(saved.await))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_server_dies_under_a_save() {
     let (Some(url), mut victim @ Some(_)) = (from_environment(URL), from_environment(VICTIM)) else { return };
     let (store, namespace) = (open(&url).await, fresh());
+    let commits: Vec<Arc<Commit>> = (0..OBJECTS).map(|_| Arc::default()).collect();
     let mut saves = JoinSet::new();
-    for number in 0..OBJECTS {
-        let (store, name) = (store.clone(), name(namespace, number));
-        saves.spawn(async move { (name, timeout(PATIENCE, publish(&store, &name, LEN)).await) });
+    for (number, commit) in (0..OBJECTS).zip(&commits) {
+        saves.spawn(save(store.clone(), name(namespace, number), Arc::clone(commit)));
     }
     let mut published = Vec::new();
-    while let Some(save) = saves.join_next().await {
-        let (name, answer) = save.unwrap();
-        if let Some(answer) = expect_told(answer) {
+    while let Some(saved) = saves.join_next().await {
+        let (name, answer) = saved.unwrap();
+        if let Some(answer) = answer {
             assert_eq!(answer, Publication::Published);
             published.push(name);
         }
         if published.len() == usize::from(OBJECTS / 4)
             && let Some(victim) = victim.take()
         {
+            let before: Vec<&Arc<Commit>> = commits.iter().filter(|commit| commit.in_flight()).collect();
+            let requests = store.health().in_flight;
             kill(&victim);
+            let met = before.iter().filter(|commit| commit.in_flight()).count();
+            println!(
+                "{requests} requests were in flight when the server was killed, {met} uploads unanswered when it was dead"
+            );
+            assert!(requests > 0 && met > 0, "the kill met no save");
         }
     }
     assert!(victim.is_none(), "the server was killed");

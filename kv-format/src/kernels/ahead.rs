@@ -9,7 +9,7 @@ use crate::StridedRun;
 const LINE: usize = 64;
 
 /// Runs ahead of the fetched one whose first line is touched, so that its address is translated in time.
-const TOUCHED: usize = 4;
+pub(super) const TOUCHED: usize = 4;
 
 /// Most bytes between what is fetched and what is moved.
 const FARTHEST: usize = PANEL + PANEL / 2;

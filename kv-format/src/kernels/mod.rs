@@ -2,7 +2,8 @@
 //!
 //! A [`LayerPlan`] says which strided runs to move; which loop moves them follows from their *shape*, not from a layout's name:
 //!
-//! * Runs of many bytes (token-major, head-major, K beside V) are copied line by line.
+//! * Runs of many bytes (token-major, head-major, K beside V) are copied line by line; those of half a page and more that are to stay
+//!   in the cache as a whole, by the system's `memcpy`: its string instructions write lines that they need not fetch first.
 //! * Runs of one element, or of 16 bytes, that are dense along one dim in the source and along another in the destination
 //!   (x-packed K, transposed V, shuffled V, either way) are transpositions: squares of 16 bytes a side are turned over in registers,
 //!   and whole lines are written.
@@ -19,12 +20,17 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use ahead::Ahead;
+use ahead::{Ahead, TOUCHED};
 use steps::{PANEL, Side, Steps, index};
 
 use std::ops::Range;
 
 use crate::{Checksum, Error, LayerPlan, Result, StridedRun, TensorKind};
+
+/// Shortest runs that the system's `memcpy` moves into the cache faster than a loop of vector stores does: below, starting its string
+/// instructions costs more than they save. Measured on Sapphire Rapids (gather into 2 MiB that are then checked and written: runs of
+/// 4 KiB 1.2 times, of 32 KiB 1.1 times as fast).
+const WHOLE: usize = 2 << 10;
 
 /// Where moved bytes should end up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -244,6 +250,9 @@ impl Kernels {
             nests[run.nest as usize].check(f, from.len(), t, to.len());
         }
         let cold = destination == Destination::Cold;
+        if !cold && nests.iter().all(|nest| nest.run >= WHOLE) {
+            return self.copy_whole(&nests, runs, source, from, to, between);
+        }
         let mut ahead = Ahead::new(self, cold, from, source, runs, &nests);
         for (i, run) in runs.iter().enumerate() {
             let (at, steps) = (source.start(run), &nests[run.nest as usize]);
@@ -258,6 +267,25 @@ impl Kernels {
         }
         if cold {
             self.finish_cold();
+        }
+    }
+
+    /// Copies runs with the system's `memcpy`, and touches a line of each some runs ahead, so that its address is translated in time.
+    fn copy_whole(
+        self,
+        nests: &[Steps],
+        runs: &[StridedRun],
+        source: Side,
+        from: &[u8],
+        to: &mut [u8],
+        between: &mut impl Between,
+    ) {
+        for (i, run) in runs.iter().enumerate() {
+            if let Some(far) = runs.get(i + TOUCHED) {
+                self.fetch(from, source.start(far).0);
+            }
+            portable::move_nest(&nests[run.nest as usize], from, to, source.start(run), between);
+            between.run(i);
         }
     }
 

@@ -25,9 +25,9 @@ pub(crate) struct Arguments {
     /// Also write every figure to this file.
     #[arg(long, value_name = "PATH")]
     pub(crate) json: Option<PathBuf>,
-    /// Measure only rows whose name contains this, for a profiler.
+    /// Measure only rows whose name contains this, for a profiler; may be given several times.
     #[arg(long, value_name = "TEXT")]
-    pub(crate) only: Option<String>,
+    pub(crate) only: Vec<String>,
     /// Rounds that count [default: 9, or 5 with --quick].
     #[arg(long, value_name = "N")]
     pub(crate) rounds: Option<usize>,

@@ -141,7 +141,9 @@ fn measure(
 
     let plain = stores.plain();
     let loops = RefCell::new(Ceilings::new(plain.as_deref(), usize::try_from(objects)?, threads)?);
-    let wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+    let wanted = |name: &str| {
+        arguments.only.is_empty() || arguments.only.iter().any(|only| name.contains(only.as_str()))
+    };
     let mut engines = Vec::new();
     for (number, shape) in SHAPES.into_iter().enumerate() {
         if rows::names(number).iter().any(|name| wanted(name)) {
@@ -157,9 +159,9 @@ fn measure(
     let mut all = rows::ceilings(&loops, threads, flushing.is_some());
     for (shape, runs, engine) in &engines {
         all.extend(rows::same_runs(&loops, threads, *shape, runs));
-        all.extend(rows::pipeline(runtime, engine, *shape));
+        all.extend(rows::pipeline(runtime, &loops, engine, *shape));
     }
-    all.extend(flushing.as_ref().map(|engine| rows::flushed(runtime, engine, SHAPES[0].name)));
+    all.extend(flushing.as_ref().map(|engine| rows::flushed(runtime, &loops, engine, SHAPES[0].name)));
     all.retain(|row| wanted(&row.name));
     machine.note("huge pages got", machine::huge_pages_in_use());
     machine.note(

@@ -1,16 +1,18 @@
 //! Loading one chunk: read, verify, and write the engine's memory, either the whole chunk once all of it is verified, or part by part.
 
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{self, FuturesUnordered};
+use futures_util::{StreamExt, TryStreamExt, future};
 use kv_device::TransferRequest;
 use kv_format::{Chunk, Transfer};
 use kv_memory::HostBuf;
 use kv_storage::{ByteRange, ErrorKind as StorageKind};
 
 use super::failed::Failed;
+use super::held::{Held, VerifiedPart};
 use super::rows::{streaming_parts, whole_chunk_parts};
 use super::verifier::{State, Verified, Verifier, delivered};
 use super::{ChunkFailure, Delivered, LoadTask, StaticScales, StopReason};
@@ -18,6 +20,9 @@ use crate::existing::quarantine;
 use crate::parts::{Part, PlannedObject};
 use crate::rows::together;
 use crate::{Delivery, Error, Result};
+
+/// Objects of one chunk that are read at a time.
+const OBJECTS_AT_ONCE: usize = 4;
 
 impl LoadTask {
     /// Parts of the staging pool that a chunk takes while it is on its way.
@@ -54,10 +59,13 @@ impl LoadTask {
         let all = whole_chunk_parts(&objects);
         let result = match self.delivery {
             Delivery::AsVerified => self.load_as_verified(number, &objects).await,
-            Delivery::WholeChunk if all <= self.core.pool.parts() => {
-                self.load_at_once(number, &objects, all).await
+            Delivery::WholeChunk if all > self.core.pool.parts() => {
+                self.load_in_two_passes(number, &objects).await
             }
-            Delivery::WholeChunk => self.load_in_two_passes(number, &objects).await,
+            Delivery::WholeChunk if self.writes_where_it_reads(&objects) => {
+                self.load_held(number, &objects, all).await
+            }
+            Delivery::WholeChunk => self.load_at_once(number, &objects, all).await,
         };
         match result {
             Ok(delivered) => Ok(Ok(delivered)),
@@ -85,7 +93,64 @@ impl LoadTask {
         }
     }
 
-    /// Holds the whole chunk in staging until all of it is verified.
+    /// Whether the threads that read a chunk may write it: the store has some, the device copies on any, and no fence is to be awaited
+    /// in between.
+    fn writes_where_it_reads(&self, objects: &[Arc<PlannedObject>]) -> bool {
+        self.after.is_none()
+            && self.core.store.calls_back_on_own_threads()
+            && self.registered.memory().copies_now()
+            && objects.iter().all(|object| object.rows.is_none())
+    }
+
+    /// Holds the whole chunk in staging until all of it is verified; the thread that verified the last of it goes on to write it, and the
+    /// device's own thread helps.
+    async fn load_held(
+        &self,
+        number: usize,
+        objects: &[Arc<PlannedObject>],
+        parts: usize,
+    ) -> Result<Delivered, Failed> {
+        let limits = &self.limits;
+        let mut staging = limits.run(self.core.pool.acquire_many(parts)).await?;
+        let held =
+            Held::new(number, objects.len(), &self.verified, (&self.core, &self.registered, &self.gate));
+        let mut reads = Vec::with_capacity(objects.len());
+        for (index, object) in objects.iter().enumerate() {
+            let buffers = staging.split_off(staging.len().saturating_sub(object.parts.len()));
+            let (parts, then) = (0..object.parts.len(), Verified::Hold(Arc::clone(&held)));
+            reads.push(self.read(index, object, parts, State::default(), then, buffers));
+        }
+        let reads = stream::iter(reads).buffered(OBJECTS_AT_ONCE).try_for_each(|_| future::ready(Ok(())));
+        let mut reads = pin!(reads);
+        let read = tokio::select! {
+            biased;
+            read = &mut reads => Some(read),
+            () = held.begun() => None,
+        };
+        let reading = read.is_none();
+        let ready = match read {
+            Some(Ok(())) => self.verified.wait(limits, number).await.map_err(Failed::from),
+            Some(Err(failed)) => Err(failed),
+            None => Ok(()),
+        };
+        match ready {
+            // If the chunk is being written all of it is verified, whatever a late answer says.
+            Err(failed) if held.give_up() => return Err(failed),
+            _ => held.begin(),
+        };
+        while let Some(VerifiedPart { object, part, buffer }) = held.take() {
+            held.written(self.deliver(&object, &object.parts[part], buffer).await);
+        }
+        let delivered = limits.let_go(held.finished()).await??;
+        if reading {
+            // The thread that wrote is about to end its read.
+            let _ = limits.run(reads).await?;
+        }
+        self.turns.wait(limits, number).await?;
+        Ok(delivered)
+    }
+
+    /// Holds the whole chunk in staging until all of it is verified; the device writes it.
     async fn load_at_once(
         &self,
         number: usize,

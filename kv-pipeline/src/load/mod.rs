@@ -2,6 +2,7 @@
 
 mod chunk;
 mod failed;
+mod held;
 mod outcome;
 mod rows;
 mod static_scales;
@@ -74,7 +75,7 @@ impl Consumer {
         let requested = u32::try_from(request.tokens.len()).unwrap_or(u32::MAX);
         let operation = Operation::start(&self.core.runtime, |cancelled| {
             let limits = Limits::new(&core.environment, request.timeout, core.device_grace, cancelled);
-            let (turns, gate) = (Turns::new(), InFlight::new());
+            let (turns, verified, gate) = (Turns::new(), Arc::new(Turns::new()), InFlight::new());
             LoadTask {
                 core,
                 registered,
@@ -87,6 +88,7 @@ impl Consumer {
                 progress,
                 limits,
                 turns,
+                verified,
                 gate,
                 static_scales: OnceCell::new(),
             }
@@ -160,7 +162,10 @@ struct LoadTask {
     after: Option<Arc<dyn Fence>>,
     progress: watch::Sender<Progress>,
     limits: Limits,
+    /// Passed by each chunk that is delivered.
     turns: Turns,
+    /// Passed by each chunk that is verified: the next one may be written, since nothing before it can fail verification any more.
+    verified: Arc<Turns>,
     /// What the store's threads write into the engine's memory; closed when the load ends.
     gate: Arc<InFlight>,
     /// Of the engine; read when the first chunk is loaded.
@@ -259,6 +264,7 @@ impl LoadTask {
         let (limits, turns) = (&self.limits, &self.turns);
         let result = self.load_or_wait(number).await;
         if matches!(result, Ok(Ok(_))) {
+            self.verified.pass(number);
             turns.pass(number);
         } else {
             // What comes before may still be delivered. What comes behind is ended, and its turn never comes.

@@ -10,6 +10,7 @@ use kv_memory::HostBuf;
 use kv_storage::{Next, ObjectMeta, ReadSink, Version};
 
 use super::failed::Failed;
+use super::held::Held;
 use super::{Delivered, StopReason};
 use crate::parts::{Part, PlannedObject};
 use crate::pipeline::Core;
@@ -22,6 +23,8 @@ pub(super) enum Verified {
     Keep,
     /// It was only to be verified.
     Drop,
+    /// It is kept with the rest of its chunk, which is written once all of it is verified.
+    Hold(Arc<Held>),
     /// The thread that read it writes it into the engine's memory, unless the load has ended meanwhile.
     Deliver { core: Arc<Core>, registered: Registered, gate: Arc<InFlight> },
 }
@@ -134,7 +137,7 @@ impl Verifier {
         let header = self.header(meta, number, buffer)?;
         self.sections(part, &header, meta, buffer)?;
         if let Verified::Deliver { core, registered, gate } = &self.then {
-            let delivered = self.deliver(core, registered, gate, part, buffer)?;
+            let delivered = write_now(core, registered, gate, &self.object, part, buffer)?;
             let mut state = self.state();
             state.delivered = state.delivered + delivered;
         }
@@ -187,28 +190,6 @@ impl Verifier {
         }
         Ok(())
     }
-
-    /// Writes a verified part into the engine's memory on this thread.
-    fn deliver(
-        &self,
-        core: &Core,
-        registered: &Registered,
-        gate: &Arc<InFlight>,
-        part: &Part,
-        buffer: &HostBuf,
-    ) -> Result<Delivered, Failed> {
-        // Who closes the gate waits for this ticket, and after that the engine may give its blocks to another request.
-        let Some(ticket) = gate.begin() else {
-            return Err(Failed::Error(Error::new(crate::ErrorKind::Cancelled, "the load has ended")));
-        };
-        if part.sections.is_empty() {
-            return Ok(Delivered::default());
-        }
-        let transfer = self.object.delivery(registered, part)?;
-        registered.memory().scatter_now(&transfer, buffer).map_err(Error::from)?;
-        drop(ticket);
-        Ok(delivered(core, &self.object, part))
-    }
 }
 
 impl ReadSink for Verifier {
@@ -220,14 +201,56 @@ impl ReadSink for Verifier {
             return Next::Stop;
         }
         let (kept, next) = match self.then {
-            Verified::Keep => (Some(buffer), Next::Kept),
+            Verified::Keep | Verified::Hold(_) => (Some(buffer), Next::Kept),
             Verified::Drop | Verified::Deliver { .. } => (None, Next::Reuse(buffer)),
         };
         if let Some(taken) = state.taken.get_mut(index) {
             *taken = Taken::Verified(kept);
         }
+        if let Verified::Hold(held) = &self.then
+            && let Some(buffers) = state.all_verified()
+        {
+            drop(state);
+            held.add(&self.object, buffers.into_iter());
+        }
         next
     }
+}
+
+impl State {
+    /// The buffers of all parts of the read, once the last of them is verified.
+    fn all_verified(&mut self) -> Option<Vec<HostBuf>> {
+        if self.failed.is_some() || !self.taken.iter().all(|taken| matches!(taken, Taken::Verified(_))) {
+            return None;
+        }
+        let buffer = |taken: &mut Taken| match taken {
+            Taken::Verified(buffer) => buffer.take(),
+            Taken::Missing | Taken::Begun => None,
+        };
+        Some(self.taken.iter_mut().filter_map(buffer).collect())
+    }
+}
+
+/// Writes a verified part into the engine's memory on this thread, unless the load has ended.
+pub(super) fn write_now(
+    core: &Core,
+    registered: &Registered,
+    gate: &Arc<InFlight>,
+    object: &PlannedObject,
+    part: &Part,
+    buffer: &HostBuf,
+) -> Result<Delivered, Failed> {
+    // Who closes the gate waits for this ticket, and after that the engine may give its blocks to another request.
+    let Some(ticket) = gate.begin() else {
+        return Err(Failed::Error(Error::new(crate::ErrorKind::Cancelled, "the load has ended")));
+    };
+    if part.sections.is_empty() {
+        return Ok(Delivered::default());
+    }
+    let transfer = object.delivery(registered, part)?;
+    registered.memory().scatter_now(&transfer, buffer).map_err(Error::from)?;
+    drop(ticket);
+    Ok(delivered(core, object, part))
 }
 
 /// Counts a part that is in the engine's memory.

@@ -9,7 +9,7 @@ use kv_memory::HostBuf;
 use kv_storage::{ByteRange, WriteSource};
 
 use crate::crash::{self, reach};
-use crate::parts::PlannedObject;
+use crate::parts::{Part, PlannedObject};
 use crate::pipeline::Core;
 use crate::{Error, ErrorKind, Registered, Result};
 
@@ -17,6 +17,8 @@ use crate::{Error, ErrorKind, Registered, Result};
 pub(super) struct Filling {
     core: Arc<Core>,
     object: Arc<PlannedObject>,
+    /// What is written, in this order.
+    parts: Vec<Part>,
     registered: Registered,
     /// Closed when the save ends: from then on no store's thread reads the engine's memory.
     gate: Arc<InFlight>,
@@ -41,25 +43,25 @@ impl Filling {
         Arc::new(Self {
             core: Arc::clone(core),
             object: Arc::clone(object),
+            parts: in_order(object),
             registered: registered.clone(),
             gate: Arc::clone(gate),
             state: Mutex::new(State { checksums, ..State::default() }),
         })
     }
 
-    /// The part that is written as number `index`: the first comes last, since it holds the header.
-    pub(super) fn part(&self, index: usize) -> usize {
-        (index + 1) % self.object.parts.len()
+    /// What is written, in this order: the sections from front to back, then the header.
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
-    /// Where the parts go, in the order in which they are written.
+    /// Where the parts go.
     pub(super) fn ranges(&self) -> Vec<ByteRange> {
-        let parts = (0..self.object.parts.len()).map(|index| &self.object.parts[self.part(index)]);
-        parts.map(|part| ByteRange { offset: part.offset, len: part.len }).collect()
+        self.parts.iter().map(|part| ByteRange { offset: part.offset, len: part.len }).collect()
     }
 
     fn gather(&self, number: usize, buffer: &mut HostBuf) -> Result<()> {
-        let part = &self.object.parts[number];
+        let part = &self.parts[number];
         // Who closes the gate waits for this ticket, and after that the engine may give its blocks to another request.
         let Some(ticket) = self.gate.begin() else {
             return Err(Error::new(ErrorKind::Cancelled, "the save has ended"));
@@ -72,11 +74,13 @@ impl Filling {
         Ok(())
     }
 
-    /// Clears the padding of a part whose sections were gathered, computes their checksums, and writes the header into the first part,
-    /// which must come last.
+    /// Clears the padding of a part whose sections were gathered and computes their checksums; fills in the header, which must come last.
     pub(super) fn complete(&self, number: usize, buffer: &mut HostBuf) -> Result<()> {
-        let (object, part) = (&self.object, &self.object.parts[number]);
-        let mut padding = if part.offset == 0 { object.header_len() } else { 0 };
+        let (object, part) = (&self.object, &self.parts[number]);
+        if part.offset == 0 {
+            return self.header_into(buffer);
+        }
+        let mut padding = 0;
         let mut computed = Vec::with_capacity(part.sections.len());
         for section in part.sections.clone() {
             let range = object.range_in(part, section);
@@ -85,18 +89,20 @@ impl Filling {
             computed.push(Checksum::of(&buffer[range]));
         }
         clear(buffer, padding..part.len);
+        self.state().checksums[part.sections.clone()].copy_from_slice(&computed);
+        Ok(())
+    }
+
+    fn header_into(&self, buffer: &mut HostBuf) -> Result<()> {
         let mut state = self.state();
-        state.checksums[part.sections.clone()].copy_from_slice(&computed);
-        if number == 0 {
-            let header = ObjectHeader {
-                identity: object.identity.clone(),
-                layout: object.layout.clone(),
-                checksums: std::mem::take(&mut state.checksums),
-                producer: self.core.producer_name.clone(),
-            };
-            header.encode(&mut buffer[..object.header_len()])?;
-            state.header = Some(header);
-        }
+        let header = ObjectHeader {
+            identity: self.object.identity.clone(),
+            layout: self.object.layout.clone(),
+            checksums: std::mem::take(&mut state.checksums),
+            producer: self.core.producer_name.clone(),
+        };
+        header.encode(buffer)?;
+        state.header = Some(header);
         Ok(())
     }
 
@@ -105,7 +111,7 @@ impl Filling {
         self.state().failed.take()
     }
 
-    /// The header, once the first part was completed.
+    /// The header, once it was filled in.
     pub(super) fn header(&self) -> Option<ObjectHeader> {
         self.state().header.take()
     }
@@ -122,14 +128,26 @@ impl WriteSource for Filling {
         if index > 0 {
             reach(&self.core, crash::OBJECT_PART_WRITTEN);
         }
-        let number = self.part(index);
-        let filled = self.gather(number, buffer).and_then(|()| self.complete(number, buffer));
+        let filled = self.gather(index, buffer).and_then(|()| self.complete(index, buffer));
         if let Err(error) = filled {
             self.state().failed.get_or_insert(error);
             return false;
         }
         true
     }
+}
+
+/// The parts of an object from front to back, and the header behind them, since it holds what is computed of them. The first bytes of
+/// a huge page make a file system clear the rest of it: written from front to back, hardly anything is left to clear.
+fn in_order(object: &PlannedObject) -> Vec<Part> {
+    let header_len = object.header_len();
+    let behind = object.parts.iter().map(|part| {
+        let header = if part.offset == 0 { header_len } else { 0 };
+        let (offset, len) = (part.offset + header as u64, part.len - header);
+        Part { offset, len, sections: part.sections.clone() }
+    });
+    let header = Part { offset: 0, len: header_len, sections: 0..0 };
+    behind.filter(|part| part.len > 0).chain([header]).collect()
 }
 
 /// Zeroes padding: a staging buffer holds what another object left in it.

@@ -63,7 +63,7 @@ impl SaveTask {
         }
     }
 
-    /// Gathers and writes every part through one staging buffer, the part with the header last: on the store's threads where it has
+    /// Gathers and writes every part through one staging buffer, the header last: on the store's threads where it has
     /// some and the device copies on any, so that a part stays in one core's cache; else one step after the other.
     async fn fill(
         &self,
@@ -83,19 +83,17 @@ impl SaveTask {
             }
             written.1?;
         } else {
-            for (index, range) in filling.ranges().into_iter().enumerate() {
-                let number = filling.part(index);
-                buffer.set_len(range.len)?;
-                buffer = self.gather(object, &object.parts[number], buffer).await?;
+            for (number, part) in filling.parts().iter().enumerate() {
+                buffer.set_len(part.len)?;
+                buffer = self.gather(object, part, buffer).await?;
                 if let Some(row_buffer) = rows.take() {
-                    let part = &object.parts[number];
                     rows = Some(self.gather_rows(object, part, row_buffer, &mut buffer).await?);
                 }
                 filling.complete(number, &mut buffer)?;
-                let written = self.limits.run(upload.write(range.offset, buffer)).await?;
+                let written = self.limits.run(upload.write(part.offset, buffer)).await?;
                 written.1?;
                 buffer = written.0;
-                if number > 0 {
+                if part.offset > 0 {
                     reach(&self.core, crash::OBJECT_PART_WRITTEN);
                 }
             }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use kv_format::NamespaceDigest;
-#[cfg(feature = "io-uring")]
+#[cfg(any(feature = "io-uring", feature = "nixl"))]
 use kv_memory::StagingPool;
 use serde::{Deserialize, Serialize};
 
@@ -96,9 +96,12 @@ pub struct PosixOptions {
     pub queue: usize,
     /// What moves the bytes of objects. Default [`Threads`](IoEngine::Threads).
     pub io: IoEngine,
-    /// Staging whose memory is registered with the kernel, if the engine is io_uring. Default none.
-    #[cfg(feature = "io-uring")]
+    /// Staging whose memory is registered once: with the kernel if the engine is io_uring, with NIXL if it is that. Default none.
+    #[cfg(any(feature = "io-uring", feature = "nixl"))]
     pub fixed: Option<StagingPool>,
+    /// How NIXL is found and used, if the engine is NIXL.
+    #[cfg(feature = "nixl")]
+    pub nixl: crate::NixlOptions,
     /// What is flushed before publication. Default [`Durable`](FsyncPolicy::Durable).
     pub fsync: FsyncPolicy,
     /// The modes that the store must have been formatted with, or `None`, the default: whatever its marker says.
@@ -121,8 +124,10 @@ impl Default for PosixOptions {
             threads: 4,
             queue: 256,
             io: IoEngine::default(),
-            #[cfg(feature = "io-uring")]
+            #[cfg(any(feature = "io-uring", feature = "nixl"))]
             fixed: None,
+            #[cfg(feature = "nixl")]
+            nixl: crate::NixlOptions::default(),
             fsync: FsyncPolicy::default(),
             modes: None,
             format_if_empty: false,
@@ -157,11 +162,20 @@ impl PosixOptions {
 
     /// Registers the memory of `staging` with the kernel once, where the engine is io_uring, so that a transfer of its buffers need
     /// not pin their pages each time. The store keeps the memory as long as it lives. Where the limit of locked memory forbids it,
-    /// the store goes without, and [`IoChoice`](super::IoChoice) says so.
-    #[cfg(feature = "io-uring")]
+    /// the store goes without, and [`IoChoice`](super::IoChoice) says so. Where the engine is NIXL, each of its agents is told of the memory
+    /// once, instead of of every buffer each time.
+    #[cfg(any(feature = "io-uring", feature = "nixl"))]
     #[must_use]
     pub fn fixed_buffers(mut self, staging: &StagingPool) -> Self {
         self.fixed = Some(staging.clone());
+        self
+    }
+
+    /// Sets how NIXL is found and used, if the engine is NIXL.
+    #[cfg(feature = "nixl")]
+    #[must_use]
+    pub fn nixl(mut self, options: crate::NixlOptions) -> Self {
+        self.nixl = options;
         self
     }
 

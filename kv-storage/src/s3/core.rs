@@ -17,13 +17,14 @@ use super::observe::Observed;
 use super::options::{Deadlines, S3Options};
 use super::probe::Conditions;
 use super::staging_pool::Staging;
+use super::tag::Tag;
 use crate::env::Environment;
 use crate::parts::{Admission, Caller};
 use crate::{Error, ErrorKind, Result, Version};
 
-/// The name of the mark that every object and record is uploaded with, as `x-amz-meta-kv-upload`: it tells two uploads of the same bytes
-/// apart, and one's own upload from another's after a lost answer.
-pub(super) const MARK: &str = "kv-upload";
+/// The name of the mark that every object and record is uploaded with, as `x-amz-meta-kvupload`: it tells two uploads of the same bytes
+/// apart, and one's own upload from another's after a lost answer. A name that Azure takes, too: an identifier.
+pub(super) const MARK: &str = "kvupload";
 
 /// One store.
 #[derive(Debug)]
@@ -38,10 +39,14 @@ pub(super) struct Core {
     pub(super) deadlines: Deadlines,
     pub(super) concurrency: usize,
     pub(super) environment: Environment,
-    /// Those of our own client; `None` over another `ObjectStore`, which may keep the bytes that it is given.
+    /// Those of S3, which can be fetched again.
     pub(super) credentials: Option<Arc<Refreshing>>,
+    /// Whether the client may keep the bytes that it is given, as another's `ObjectStore` may.
+    pub(super) keeps_bytes: bool,
     /// What the probe found; without one, all that AWS does.
     conditions: OnceLock<Conditions>,
+    /// Why objects are not uploaded in parts, if they are not.
+    no_parts: OnceLock<String>,
 }
 
 /// How a request with its retries ended.
@@ -57,6 +62,7 @@ pub(super) struct Ended<T> {
 pub(super) struct Head {
     pub(super) len: u64,
     pub(super) etag: Option<String>,
+    pub(super) tag: Option<Tag>,
     pub(super) version: Version,
     /// The mark of the upload, if it was one of ours.
     pub(super) mark: Option<String>,
@@ -87,7 +93,7 @@ impl Head {
                 format!("{etag}@{}", meta.last_modified.timestamp_millis())
             }
         };
-        Self { len: meta.size, etag: meta.e_tag.clone(), version: Version(version), mark }
+        Self { len: meta.size, etag: meta.e_tag.clone(), tag: Tag::of(meta), version: Version(version), mark }
     }
 
     pub(super) fn of(result: &GetResult) -> Self {
@@ -103,6 +109,7 @@ impl Core {
         lanes: Lanes,
         options: &S3Options,
         credentials: Option<Arc<Refreshing>>,
+        keeps_bytes: bool,
     ) -> Self {
         Self {
             label,
@@ -116,7 +123,9 @@ impl Core {
             concurrency: options.concurrency.max(1),
             environment: options.environment.clone(),
             credentials,
+            keeps_bytes,
             conditions: OnceLock::new(),
+            no_parts: OnceLock::new(),
         }
     }
 
@@ -128,6 +137,19 @@ impl Core {
     /// Notes what the probe found, once.
     pub(super) fn learned(&self, conditions: Conditions) {
         self.conditions.get_or_init(|| conditions);
+    }
+
+    /// Notes why objects are not uploaded in parts.
+    pub(super) fn without_parts(&self, why: String) {
+        self.no_parts.get_or_init(|| why);
+    }
+
+    /// Whether objects may be uploaded in parts, or why not.
+    pub(super) fn parts(&self) -> Result<(), &str> {
+        if self.conditions().parts {
+            return Ok(());
+        }
+        Err(self.no_parts.get().map_or("it was not tried at open", String::as_str))
     }
 
     /// The key of a name.

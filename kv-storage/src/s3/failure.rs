@@ -1,7 +1,7 @@
 //! What a failed request means, and what its caller is told.
 
 use std::error::Error as StdError;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use object_store::Error as StoreError;
 
@@ -37,6 +37,8 @@ pub(super) enum Class {
     Unknown,
     /// Another object took the name under a read.
     Changed,
+    /// The server has no longer what was uploaded in parts: it was completed, aborted, swept or lost.
+    Gone,
     /// Anything else: not tried again.
     Other,
 }
@@ -83,13 +85,7 @@ impl Failure {
 
     /// The error for the caller: what was asked, what came instead, what to do.
     pub(super) fn error(self, store: impl Display, asked: &str) -> Error {
-        let (kind, advice) = self.advice();
-        let found = match (&self.code, self.status) {
-            (Some(code), Some(status)) => format!("{code} ({status}): {}", self.message),
-            (Some(code), None) => format!("{code}: {}", self.message),
-            (None, Some(status)) if status >= 300 => format!("HTTP status {status}: {}", self.message),
-            _ => self.message,
-        };
+        let ((kind, advice), found) = (self.advice(), self.to_string());
         let error = Error::new(kind, store, format!("cannot {asked}: {found}; {advice}"));
         match self.source {
             Some(source) => error.with_source(source),
@@ -106,6 +102,7 @@ impl Failure {
                 "check the endpoint, its scheme (http or https), name resolution, and the certificates (AWS_CA_BUNDLE)",
             ),
             Class::Changed => (ErrorKind::Unavailable, "read it again"),
+            Class::Gone => (ErrorKind::Unavailable, "the server has lost the upload: save the object again"),
             Class::Expired => (ErrorKind::PermissionDenied, "the credentials have expired: renew them"),
             Class::Denied => (ErrorKind::PermissionDenied, self.what_is_denied()),
             Class::Full => (ErrorKind::NoSpace, "the server is full or a quota is reached: delete objects"),
@@ -132,6 +129,18 @@ impl Failure {
             _ => {
                 "the credentials lack a right to this bucket (s3:GetObject, PutObject, DeleteObject, ListBucket)"
             }
+        }
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let message = &self.message;
+        match (&self.code, self.status) {
+            (Some(code), Some(status)) => write!(f, "{code} ({status}): {message}"),
+            (Some(code), None) => write!(f, "{code}: {message}"),
+            (None, Some(status)) if status >= 300 => write!(f, "HTTP status {status}: {message}"),
+            _ => f.write_str(message),
         }
     }
 }
@@ -197,6 +206,7 @@ fn classify(error: &StoreError, status: Option<u16>, code: Option<&str>, text: &
 fn class_of_code(code: &str) -> Option<Class> {
     Some(match code {
         "NoSuchKey" => Class::Missing,
+        "NoSuchUpload" | "InvalidPart" => Class::Gone,
         "PreconditionFailed" => Class::Refused,
         "ConditionalRequestConflict" | "OperationAborted" => Class::Busy,
         "SlowDown" | "ServiceUnavailable" | "TooManyRequests" | "Throttling" | "RequestLimitExceeded" => {

@@ -11,13 +11,23 @@ use object_store::ObjectStore;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use super::client::PartsClient;
 use crate::{Error, ErrorKind, Result};
+
+/// What requests are made with.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// For uploads in parts, where the server may know them.
+    pub(super) parts: Option<PartsClient>,
+}
 
 /// One thread: where tasks are spawned, and the client whose connections live there.
 #[derive(Debug, Clone)]
 pub(super) struct Lane {
     pub(super) runtime: Handle,
     pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) parts: Option<PartsClient>,
     /// Every operation holds a clone of its lane: their number is how busy it is.
     operations: Arc<()>,
 }
@@ -39,7 +49,7 @@ impl Lanes {
     pub(super) fn start(
         label: &str,
         threads: usize,
-        mut connect: impl FnMut() -> Result<Arc<dyn ObjectStore>>,
+        mut connect: impl FnMut() -> Result<Client>,
     ) -> Result<Self> {
         let fail = |error: std::io::Error| {
             let message = format!("cannot start a thread for requests: {error}; raise the process's limits");
@@ -47,9 +57,9 @@ impl Lanes {
         };
         let (mut lanes, mut ends) = (Vec::new(), Vec::new());
         for number in 0..threads.max(1) {
-            let store = connect()?;
+            let Client { store, parts } = connect()?;
             let runtime = Builder::new_current_thread().enable_all().build().map_err(fail)?;
-            lanes.push(Lane { runtime: runtime.handle().clone(), store, operations: Arc::new(()) });
+            lanes.push(Lane { runtime: runtime.handle().clone(), store, parts, operations: Arc::new(()) });
             let (sender, end) = oneshot::channel::<()>();
             ends.push(sender);
             // The runtime is dropped on this thread, where blocking is allowed.

@@ -126,7 +126,7 @@ impl Core {
     }
 
     /// The object that a key stands for, if it is one of ours.
-    fn name_of(&self, location: &Path) -> Option<ObjectName> {
+    pub(super) fn name_of(&self, location: &Path) -> Option<ObjectName> {
         let parts = location.prefix_match(&self.prefix)?;
         let text: Vec<String> = parts.map(|part| part.as_ref().to_owned()).collect();
         text.join("/").parse().ok()

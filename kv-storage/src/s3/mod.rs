@@ -8,8 +8,9 @@
 //! ```
 //!
 //! An object is uploaded by one request that the server refuses if the name is taken, so it appears whole or not at all. Until then its
-//! bytes wait in the store's staging ([`WriteOrder::Whole`]): objects are some MiB, one request carries 5 GiB, and a multipart upload
-//! would cost two more round trips and a completion that few servers make create-only.
+//! bytes wait in the store's staging ([`WriteOrder::Whole`]). An object that is larger than the staging is uploaded in parts, which the
+//! server makes an object by one request that it refuses if the name is taken; only where the probe has shown that it does
+//! ([`Conditions::parts`]), since `object_store` and many servers complete such uploads whatever the name holds.
 //!
 //! Unlike the other stores this one retries and sets deadlines, because what an HTTP request leaves behind when it fails is known here
 //! and not above: see [`Retries`] and [`Deadlines`]. Requests run on threads of the store, each with its own connections.
@@ -17,11 +18,16 @@
 mod adaptive;
 mod budget;
 mod client;
+#[cfg(any(feature = "gcs", feature = "azure"))]
+mod clouds;
 mod core;
 mod credentials;
 mod failure;
+mod in_parts;
 mod lanes;
 mod listing;
+#[cfg(feature = "nixl")]
+mod nixl;
 mod observe;
 mod options;
 mod probe;
@@ -31,12 +37,15 @@ mod records;
 mod settings;
 mod staging;
 mod staging_pool;
+mod sweep;
+mod tag;
 mod targets;
 mod upload;
+mod windows;
 
-use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use kv_format::{NamespaceDigest, ObjectName, RecordName};
@@ -48,7 +57,7 @@ use tokio::sync::oneshot;
 use self::client::Clients;
 use self::core::Core;
 use self::failure::Failure;
-use self::lanes::Lanes;
+use self::lanes::{Client, Lane, Lanes};
 pub use self::options::{BodyChecksum, Deadlines, Retries, S3Options};
 pub use self::probe::Conditions;
 use self::settings::Settings;
@@ -95,34 +104,50 @@ impl S3Store {
     /// # Cancel safety
     /// A dropped call may leave an object of a few bytes under `probe/`.
     pub async fn open(url: &str, options: S3Options) -> Result<Self> {
-        let text =
-            |(key, value): (OsString, OsString)| Some((key.into_string().ok()?, value.into_string().ok()?));
-        let settings = Arc::new(Settings::new(url, options, std::env::vars_os().filter_map(text))?);
+        Self::open_with(&Arc::new(Settings::from_environment(url, options)?)).await
+    }
+
+    async fn open_with(settings: &Arc<Settings>) -> Result<Self> {
         let checksum = settings.options.checksum;
-        match Self::connect(&settings, checksum).await {
+        match Self::connect(settings, checksum).await {
             // A server that does not know the header says so in one way or another; without it, the answer is clear.
             Err(error) if checksum != BodyChecksum::None && may_be_the_checksum(&error) => {
-                Self::connect(&settings, BodyChecksum::None).await
+                Self::connect(settings, BodyChecksum::None).await
             }
             opened => opened,
         }
     }
 
     async fn connect(settings: &Arc<Settings>, checksum: BodyChecksum) -> Result<Self> {
-        let (sender, prepared) = oneshot::channel();
         let shared = Arc::clone(settings);
-        // The system's certificates are files: they are read on a thread of their own.
-        let prepare = move || drop(sender.send(Self::prepare(&shared, checksum)));
-        let broken = |source: Box<dyn std::error::Error + Send + Sync>| {
-            let message = format!("cannot prepare connections: {source}");
-            Error::new(ErrorKind::Backend, &settings.label, message).with_source(source)
-        };
-        let thread = std::thread::Builder::new().name("kv-s3-open".to_owned());
-        thread.spawn(prepare).map_err(|error| broken(error.into()))?;
-        let core = prepared.await.map_err(|error| broken(error.into()))??;
+        let prepare = move |_: &str| Self::prepare(&shared, checksum);
+        let core = Self::prepared(settings.label.clone(), prepare).await?;
         let endpoint = settings.endpoint.as_deref().unwrap_or("AWS");
         let asked = format!("open the bucket {} at {endpoint}", settings.bucket);
-        Self::probed(core, settings.options.probe, asked).await
+        let store = Self::probed(core, settings.options.probe, asked).await?;
+        if let Some(age) = settings.options.sweep_older_than
+            && store.core.parts().is_ok()
+        {
+            store.sweep_in_background(age);
+        }
+        Ok(store)
+    }
+
+    /// Prepares connections on a thread of its own, since certificates and credentials are files.
+    async fn prepared(
+        label: String,
+        prepare: impl FnOnce(&str) -> Result<Core> + Send + 'static,
+    ) -> Result<Core> {
+        let (sender, prepared) = oneshot::channel();
+        let named = label.clone();
+        let broken = |source: Box<dyn std::error::Error + Send + Sync>| {
+            let message = format!("cannot prepare connections: {source}");
+            Error::new(ErrorKind::Backend, &label, message).with_source(source)
+        };
+        let thread = std::thread::Builder::new().name("kv-s3-open".to_owned());
+        let started = thread.spawn(move || drop(sender.send(prepare(&named))));
+        started.map_err(|error| broken(error.into()))?;
+        prepared.await.map_err(|error| broken(error.into()))?
     }
 
     fn prepare(settings: &Settings, checksum: BodyChecksum) -> Result<Core> {
@@ -130,7 +155,7 @@ impl S3Store {
         let clients = Clients::new(settings)?;
         let lanes = Lanes::start(&settings.label, options.threads, || clients.connect(checksum))?;
         let (label, prefix) = (settings.label.clone(), settings.prefix.clone());
-        Ok(Core::new(label, prefix, lanes, options, Some(clients.credentials)))
+        Ok(Core::new(label, prefix, lanes, options, Some(clients.credentials), false))
     }
 
     /// A store over any other `ObjectStore`, with its objects beneath `prefix`; `label` names it in messages. It must keep
@@ -160,8 +185,9 @@ impl S3Store {
         let prefix = Path::parse(prefix).map_err(|error| {
             Error::new(ErrorKind::Invalid, label, format!("the prefix cannot be used: {error}"))
         })?;
-        let lanes = Lanes::start(label, options.threads, || Ok(Arc::clone(&store)))?;
-        let core = Core::new(label.to_owned(), prefix, lanes, &options, None);
+        let connect = || Ok(Client { store: Arc::clone(&store), parts: None });
+        let lanes = Lanes::start(label, options.threads, connect)?;
+        let core = Core::new(label.to_owned(), prefix, lanes, &options, None, true);
         Self::probed(core, options.probe, "open the store".to_owned()).await
     }
 
@@ -186,9 +212,36 @@ impl S3Store {
         self.core.limits.limit()
     }
 
+    /// Aborts the uploads in parts beneath the prefix that were begun longer ago than `older_than` and that nobody completed, and says how
+    /// many there were. Opening does it in the background ([`S3Options::sweep_older_than`]); a rule of the bucket
+    /// (`AbortIncompleteMultipartUpload`) does it without anybody's help.
+    ///
+    /// # Errors
+    /// `PermissionDenied` without the right to list uploads (`s3:ListBucketMultipartUploads`); otherwise as [`KvStore::list`].
+    ///
+    /// # Cancel safety
+    /// A dropped call may have aborted some of them.
+    pub async fn sweep(&self, older_than: Duration) -> Result<u64> {
+        let swept = self.core.run(move |core, lane| async move {
+            let swept = core.sweep_parts(&lane, older_than).await;
+            swept.map_err(|failure| core.error(failure, "sweep uploads"))
+        });
+        swept.await
+    }
+
+    fn sweep_in_background(&self, older_than: Duration) {
+        let (core, lane) = (Arc::clone(&self.core), self.core.lanes.pick().clone());
+        let counted = core.admission.background();
+        let runtime = lane.runtime.clone();
+        runtime.spawn(async move {
+            let _counted = counted;
+            let _ = core.sweep_parts(&lane, older_than).await; // what it cannot list it leaves to the next
+        });
+    }
+
     async fn quarantine_object(
         core: Arc<Core>,
-        lane: lanes::Lane,
+        lane: Lane,
         name: ObjectName,
         version: Version,
     ) -> Result<bool> {

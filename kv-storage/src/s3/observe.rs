@@ -1,16 +1,25 @@
-//! What an HTTP exchange said that `object_store`'s errors leave out.
+//! What an HTTP exchange said that `object_store`'s errors leave out, and the one condition that its requests leave out.
 //!
 //! `object_store` turns 412 and 409 into one error and keeps the status of others to itself; what is done about them differs. Requests
-//! pass through here on their way, and the attempt that made one reads its status afterwards.
+//! pass through here on their way, and the attempt that made one reads its status afterwards. It completes uploads in parts
+//! unconditionally; the header that S3 knows for that is added here, behind the signature, which need not cover it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use object_store::client::{HttpClient, HttpError, HttpRequest, HttpResponse, HttpService};
+use reqwest::header::{HeaderValue, IF_NONE_MATCH};
 
 tokio::task_local! {
     /// Where the attempt that runs as this task wants its answer noted.
     static ATTEMPT: Observed;
+    /// Set for requests that the server shall refuse if the name is taken.
+    static ONLY_IF_FREE: ();
+}
+
+/// Makes the requests of `attempt` create or be refused.
+pub(super) async fn only_if_free<T>(attempt: impl Future<Output = T>) -> T {
+    ONLY_IF_FREE.scope((), attempt).await
 }
 
 /// The last answer of an attempt.
@@ -38,13 +47,16 @@ impl Observed {
     }
 }
 
-/// A client that notes the head of every answer.
+/// A client that notes the head of every answer, and adds the condition where one is wanted.
 #[derive(Debug)]
 pub(super) struct Observing(pub(super) HttpClient);
 
 #[async_trait]
 impl HttpService for Observing {
-    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if ONLY_IF_FREE.try_with(|()| ()).is_ok() {
+            request.headers_mut().insert(IF_NONE_MATCH, HeaderValue::from_static("*"));
+        }
         let response = self.0.execute(request).await;
         let noted = response.as_ref().map_or_else(
             |_| Answer::default(),

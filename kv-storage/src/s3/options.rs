@@ -8,6 +8,8 @@ use object_store::aws::AwsCredentialProvider;
 use crate::env::Environment;
 use crate::parts::DEFAULT_STRANDED_BOUND;
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// Longest times of one request; whoever exceeds one is retried or reported, and nothing waits for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
@@ -68,8 +70,9 @@ pub struct S3Options {
     pub threads: usize,
     /// Most requests in flight, and connections kept. Fewer when the server says that it has too many. Default 64.
     pub concurrency: usize,
-    /// Memory in which objects wait to be uploaded: an upload holds its whole object until the commit. `None`, the default: a pool
-    /// of 256 MiB in parts of 1 MiB, allocated at the first upload. Give it what all uploads hold that are open at one time.
+    /// Memory in which objects wait to be uploaded: an upload holds its whole object until the commit, or up to 32 MiB of one that is
+    /// larger than all of this. `None`, the default: a pool of 256 MiB in parts of 1 MiB, allocated at the first upload. Give it what all
+    /// uploads hold that are open at one time.
     pub staging: Option<StagingPool>,
     /// Longest times of a request.
     pub deadlines: Deadlines,
@@ -83,6 +86,8 @@ pub struct S3Options {
     /// Whether opening tries what the server can do, by writing an object of its own. Without it the server is believed to do all that AWS
     /// does. Default `true`; a consumer without the right to write switches it off.
     pub probe: bool,
+    /// Age at which opening gives up uploads in parts that nobody completed, in the background; `None` leaves them. Default one day.
+    pub sweep_older_than: Option<Duration>,
     /// Where credentials come from, asked for every request. `None`, the default: the environment, a web identity, the container's or
     /// the machine's role, as `object_store` finds them.
     pub credentials: Option<AwsCredentialProvider>,
@@ -104,6 +109,7 @@ impl Default for S3Options {
             checksum: BodyChecksum::default(),
             unsigned_payload: true,
             probe: true,
+            sweep_older_than: Some(DAY),
             credentials: None,
             stranded_bound: DEFAULT_STRANDED_BOUND,
             environment: Environment::default(),
@@ -165,6 +171,13 @@ impl S3Options {
     #[must_use]
     pub fn probe(mut self, probe: bool) -> Self {
         self.probe = probe;
+        self
+    }
+
+    /// Sets the age at which opening gives up uploads in parts.
+    #[must_use]
+    pub fn sweep_older_than(mut self, age: Option<Duration>) -> Self {
+        self.sweep_older_than = age;
         self
     }
 

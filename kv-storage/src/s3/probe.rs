@@ -1,4 +1,4 @@
-//! Tries at open what the server keeps to, with an object of its own: create-only, replace-only, ranges, marks.
+//! Tries at open what the server keeps to, with an object of its own: create-only, replace-only, ranges, marks, uploads in parts.
 
 use std::sync::Arc;
 
@@ -8,10 +8,9 @@ use super::core::Core;
 use super::failure::{Class, Failure};
 use super::lanes::Lane;
 use super::publish::{Only, Put};
+use super::tag::Tag;
 
 const BODY: &[u8] = b"kvbridge probe: safe to delete";
-/// An entity tag that no object has: MD5 of nothing that anybody stores.
-const STALE: &str = "\"00000000000000000000000000000000\"";
 
 /// Which conditions a server keeps to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,11 +21,14 @@ pub struct Conditions {
     pub create: bool,
     /// `If-Match`: an upload over another version is refused. Without it records cannot be replaced.
     pub replace: bool,
+    /// An upload in parts is completed under a free name only. Without it, or untried, objects that are larger than the staging are
+    /// refused.
+    pub parts: bool,
 }
 
 impl Default for Conditions {
     fn default() -> Self {
-        Self { create: true, replace: true }
+        Self { create: true, replace: true, parts: false }
     }
 }
 
@@ -48,7 +50,10 @@ impl Core {
             let create = matches!(put(Only::IfFree).await?, Put::Refused);
             let replace = self.probe_replacement(lane, &path).await?;
             self.probe_reading(lane, &path).await?;
-            Ok(Conditions { create, replace })
+            // Whatever comes instead, objects that fit the staging do without.
+            let parts =
+                self.probe_parts(lane).await.map_err(|failure| self.without_parts(failure.to_string()));
+            Ok(Conditions { create, replace, parts: parts.is_ok() })
         };
         let found = found.await;
         let removed = self.remove(lane, &path).await;
@@ -60,14 +65,14 @@ impl Core {
     /// Whether a stale tag is refused, and the right one is not.
     async fn probe_replacement(&self, lane: &Lane, path: &object_store::path::Path) -> Result<bool, Failure> {
         let put = |tag| self.put(lane, path, PutPayload::from_static(BODY), Only::IfMatch(tag));
-        let stale = match put(STALE.to_owned()).await {
+        let stale = match put(Tag::of_nothing()).await {
             Ok(Put::Refused) => true,
             Ok(Put::Stored(_)) => false,
             Err(failure) if failure.class == Class::Unknown => false,
             Err(failure) => return Err(failure),
         };
-        let Some(etag) = self.head(lane, path).await?.and_then(|head| head.etag) else { return Ok(false) };
-        Ok(stale && matches!(put(etag).await?, Put::Stored(_)))
+        let Some(tag) = self.head(lane, path).await?.and_then(|head| head.tag) else { return Ok(false) };
+        Ok(stale && matches!(put(tag).await?, Put::Stored(_)))
     }
 
     /// Reads a range back, with the mark.

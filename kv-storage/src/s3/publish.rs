@@ -6,19 +6,20 @@
 use std::sync::Arc;
 
 use object_store::path::Path;
-use object_store::{Attribute, Attributes, PutMode, PutOptions, PutPayload, UpdateVersion};
+use object_store::{Attribute, Attributes, PutMode, PutOptions, PutPayload, PutResult};
 
-use super::core::{Core, Head, MARK};
+use super::core::{Core, Ended, Head, MARK};
 use super::failure::{Class, Failure};
 use super::lanes::Lane;
+use super::tag::Tag;
 
 /// What must be true of the name.
 #[derive(Debug, Clone)]
 pub(super) enum Only {
     /// It is free.
     IfFree,
-    /// Its object has this entity tag.
-    IfMatch(String),
+    /// Its object has this tag.
+    IfMatch(Tag),
     /// Nothing: the last upload stays.
     Always,
 }
@@ -26,10 +27,17 @@ pub(super) enum Only {
 /// What became of an upload.
 #[derive(Debug)]
 pub(super) enum Put {
-    /// It is the object of its name, with this entity tag.
-    Stored(Option<String>),
+    /// It is the object of its name, with this tag.
+    Stored(Option<Tag>),
     /// The condition did not hold; nothing changed.
     Refused,
+}
+
+/// What an upload is known again by.
+pub(super) fn marked(mark: &str) -> Attributes {
+    let mut attributes = Attributes::new();
+    attributes.insert(Attribute::Metadata(MARK.into()), mark.to_owned().into());
+    attributes
 }
 
 impl Core {
@@ -47,14 +55,10 @@ impl Core {
         let mark = self.mark();
         let mode = match &only {
             Only::IfFree => PutMode::Create,
-            Only::IfMatch(etag) => {
-                PutMode::Update(UpdateVersion { e_tag: Some(etag.clone()), version: None })
-            }
+            Only::IfMatch(tag) => PutMode::Update(tag.clone().into()),
             Only::Always => PutMode::Overwrite,
         };
-        let mut attributes = Attributes::new();
-        attributes.insert(Attribute::Metadata(MARK.into()), mark.clone().into());
-        let options = PutOptions { mode, attributes, ..PutOptions::default() };
+        let options = PutOptions { mode, attributes: marked(&mark), ..PutOptions::default() };
         let ended = self
             .attempts(self.deadlines.whole, || {
                 let (store, path) = (Arc::clone(&lane.store), path.clone());
@@ -62,21 +66,33 @@ impl Core {
                 async move { store.put_opts(&path, payload, options).await }
             })
             .await;
+        self.decide(lane, path, &mark, &only, ended).await
+    }
+
+    /// What an upload came to.
+    pub(super) async fn decide(
+        &self,
+        lane: &Lane,
+        path: &Path,
+        mark: &str,
+        only: &Only,
+        ended: Ended<PutResult>,
+    ) -> Result<Put, Failure> {
         let failure = match ended.result {
-            Ok(stored) => return Ok(Put::Stored(stored.e_tag)),
+            Ok(stored) => return Ok(Put::Stored(Tag::of_upload(stored))),
             Err(failure) => failure,
         };
         let refused = match failure.class {
             Class::Refused => true,
             // There is nothing to replace.
             Class::Missing => matches!(only, Only::IfMatch(_)),
-            Class::Busy | Class::Transient | Class::Throttled => false,
+            Class::Busy | Class::Transient | Class::Throttled | Class::Gone => false,
             _ => return Err(failure),
         };
         if refused && !ended.doubtful {
             return Ok(Put::Refused); // by somebody else's object
         }
-        self.settle(lane, path, &mark, &only, failure).await
+        self.settle(lane, path, mark, only, failure).await
     }
 
     /// Asks what the name holds after an answer that leaves it open.
@@ -91,9 +107,9 @@ impl Core {
         let refused = failure.class == Class::Refused;
         let Ok(found) = self.head(lane, path).await else { return Err(failure) };
         match (found, only) {
-            (Some(Head { mark: Some(found), etag, .. }), _) if found == mark => Ok(Put::Stored(etag)),
+            (Some(Head { mark: Some(found), tag, .. }), _) if found == mark => Ok(Put::Stored(tag)),
             (Some(_), Only::IfFree) => Ok(Put::Refused),
-            (Some(Head { etag: Some(now), .. }), Only::IfMatch(expected)) if now != *expected => {
+            (Some(Head { tag: Some(now), .. }), Only::IfMatch(expected)) if now.differs(expected) => {
                 Ok(Put::Refused)
             }
             (None, Only::IfMatch(_)) => Ok(Put::Refused),

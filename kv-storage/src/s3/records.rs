@@ -1,4 +1,4 @@
-//! Records: small objects, created under a free name, replaced by their entity tag.
+//! Records: small objects, created under a free name, replaced by their tag.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use super::failure::{Class, Failure};
 use super::lanes::Lane;
 use super::observe::Answer;
 use super::publish::{Only, Put};
+use super::tag::Tag;
 use crate::{Error, ErrorKind, MAX_RECORD_BYTES, Record, Result, Version};
 
 impl Core {
@@ -36,15 +37,19 @@ impl Core {
         if !self.conditions().replace {
             return Err(self.unconditional("replace", "If-Match"));
         }
-        // What is no entity tag is no version that was ever given out, and servers take such a header amiss.
-        if !(expected.0.len() > 2 && expected.0.starts_with('"') && expected.0.ends_with('"')) {
-            let head = self.head(&lane, &self.path(&name.to_string())).await;
-            let head = head.map_err(|failure| self.error(failure, &format!("replace the record {name}")))?;
-            if head.is_none_or(|head| head.etag.as_ref() != Some(&expected.0)) {
-                return Ok(None);
+        let tag = match Tag::parse(&expected.0) {
+            Some(tag) => tag,
+            // Nothing that was ever given out, or of a server with tags of its own kind.
+            None => {
+                let head = self.head(&lane, &self.path(&name.to_string())).await;
+                let head =
+                    head.map_err(|failure| self.error(failure, &format!("replace the record {name}")))?;
+                let now = head.and_then(|head| head.tag).filter(|tag| tag.to_string() == expected.0);
+                let Some(now) = now else { return Ok(None) };
+                now
             }
-        }
-        self.put_record(&lane, &name, body, Only::IfMatch(expected.0)).await
+        };
+        self.put_record(&lane, &name, body, Only::IfMatch(tag)).await
     }
 
     async fn put_record(
@@ -58,7 +63,7 @@ impl Core {
         let put = self.put(lane, &path, PutPayload::from(body), only).await;
         match put.map_err(|failure| self.error(failure, &format!("write the record {name}")))? {
             Put::Refused => Ok(None),
-            Put::Stored(Some(etag)) => Ok(Some(Version(etag))),
+            Put::Stored(Some(tag)) => Ok(Some(Version(tag.to_string()))),
             Put::Stored(None) => {
                 let message =
                     format!("no entity tag for the record {name}: this server does not speak enough of S3");
@@ -84,12 +89,12 @@ impl Core {
     async fn read_record_once(&self, lane: &Lane, name: &RecordName) -> Result<Option<Record>, Failure> {
         let path = self.path(&name.to_string());
         let Some(result) = self.get(lane, &path, &GetOptions::default()).await? else { return Ok(None) };
-        let (len, etag) = (result.meta.size, result.meta.e_tag.clone());
+        let (len, tag) = (result.meta.size, Tag::of(&result.meta));
         if len > MAX_RECORD_BYTES as u64 {
             let message = format!("it has {len} bytes: expected at most {MAX_RECORD_BYTES}");
             return Err(Failure::local(Class::Other, message));
         }
-        let Some(etag) = etag else {
+        let Some(tag) = tag else {
             return Err(Failure::local(Class::Unknown, "it came without an entity tag"));
         };
         let mut body = Vec::new();
@@ -115,7 +120,7 @@ impl Core {
             let message = format!("the body ended behind {} of {len} bytes", body.len());
             return Err(Failure::local(Class::Transient, message));
         }
-        Ok(Some(Record { body, version: Version(etag) }))
+        Ok(Some(Record { body, version: Version(tag.to_string()) }))
     }
 
     fn unconditional(&self, what: &str, header: &str) -> Error {

@@ -1,5 +1,6 @@
 //! What a URL, the environment and the options say together, checked before anything is connected.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use kv_memory::{HugePages, StagingPool};
@@ -32,23 +33,27 @@ pub(super) struct Settings {
     pub(super) options: S3Options,
 }
 
-impl Settings {
-    /// Reads a URL; `variables` is the environment.
+/// What every URL of an object store has.
+#[derive(Debug)]
+pub(super) struct Location {
+    pub(super) url: Url,
+    /// `scheme://bucket/prefix`, as it stands in messages.
+    pub(super) label: String,
+    pub(super) bucket: String,
+    pub(super) prefix: Path,
+}
+
+impl Location {
+    /// Reads a URL of `scheme`.
     ///
     /// # Errors
-    /// `Invalid` for whatever cannot be meant: the message names the key and what was expected.
-    pub(super) fn new(
-        url: &str,
-        mut options: S3Options,
-        variables: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self> {
-        let expected = "expected s3://bucket/prefix?endpoint=https://host:port&region=name";
+    /// `Invalid`: the message says what was `expected`, and repeats nothing that may be secret.
+    pub(super) fn read(url: &str, scheme: &str, expected: &str) -> Result<Self> {
         let parsed = Url::parse(url).map_err(|error| invalid(url, format!("{error}: {expected}")))?;
-        // What may be secret is not repeated in messages.
-        let label = format!("s3://{}{}", parsed.host_str().unwrap_or_default(), parsed.path());
+        let label = format!("{scheme}://{}{}", parsed.host_str().unwrap_or_default(), parsed.path());
         let label = label.trim_end_matches('/').to_owned();
         let wrong = |message: String| invalid(&label, message);
-        let Some(bucket) = parsed.host_str().filter(|host| parsed.scheme() == "s3" && !host.is_empty())
+        let Some(bucket) = parsed.host_str().filter(|host| parsed.scheme() == scheme && !host.is_empty())
         else {
             return Err(wrong(format!("the bucket is missing: {expected}")));
         };
@@ -63,6 +68,60 @@ impl Settings {
         let bucket = bucket.to_owned();
         let prefix = Path::from_url_path(parsed.path())
             .map_err(|error| wrong(format!("the prefix cannot be used: {error}")))?;
+        Ok(Self { url: parsed, label, bucket, prefix })
+    }
+}
+
+fn flag(label: &str, key: &str, value: &str) -> Result<bool> {
+    match value {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(invalid(label, format!("{key}={value}: expected true or false"))),
+    }
+}
+
+/// Takes a key that every store of this kind has; `false` if it is another.
+///
+/// # Errors
+/// `Invalid` for a value that makes no sense.
+pub(super) fn common_key(label: &str, key: &str, value: &str, options: &mut S3Options) -> Result<bool> {
+    let count = || match value.parse::<usize>() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err(invalid(label, format!("{key}={value}: expected a positive number"))),
+    };
+    match key {
+        "concurrency" => options.concurrency = count()?,
+        "threads" => options.threads = count()?,
+        "staging_mib" => options.staging = Some(pool_of(label, count()?)?),
+        "probe" => options.probe = flag(label, key, value)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+impl Settings {
+    /// Reads a URL, and what is not in it from the process's environment.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(super) fn from_environment(url: &str, options: S3Options) -> Result<Self> {
+        let text =
+            |(key, value): (OsString, OsString)| Some((key.into_string().ok()?, value.into_string().ok()?));
+        Self::new(url, options, std::env::vars_os().filter_map(text))
+    }
+
+    /// Reads a URL; `variables` is the environment.
+    ///
+    /// # Errors
+    /// `Invalid` for whatever cannot be meant: the message names the key and what was expected.
+    pub(super) fn new(
+        url: &str,
+        mut options: S3Options,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self> {
+        let expected = "expected s3://bucket/prefix?endpoint=https://host:port&region=name";
+        let Location { url: parsed, label, bucket, prefix } = Location::read(url, "s3", expected)?;
+        let wrong = |message: String| invalid(&label, message);
         let (mut builder, mut endpoint, mut certificates) = (AmazonS3Builder::new(), None, None);
         for (key, value) in variables {
             if key == "AWS_CA_BUNDLE" {
@@ -76,25 +135,16 @@ impl Settings {
         }
         let mut allow_http = false;
         for (key, value) in parsed.query_pairs() {
-            let flag = || match &*value {
-                "true" | "1" => Ok(true),
-                "false" | "0" => Ok(false),
-                _ => Err(wrong(format!("{key}={value}: expected true or false"))),
-            };
-            let count = || match value.parse::<usize>() {
-                Ok(count) if count > 0 => Ok(count),
-                _ => Err(wrong(format!("{key}={value}: expected a positive number"))),
-            };
+            if common_key(&label, &key, &value, &mut options)? {
+                continue;
+            }
+            let flag = || flag(&label, &key, &value);
             match &*key {
                 "endpoint" => endpoint = Some(value.into_owned()),
                 "region" => builder = builder.with_region(value),
                 "allow_http" => allow_http = flag()?,
                 "virtual_hosted" => builder = builder.with_virtual_hosted_style_request(flag()?),
                 "anonymous" => builder = builder.with_skip_signature(flag()?),
-                "concurrency" => options.concurrency = count()?,
-                "threads" => options.threads = count()?,
-                "staging_mib" => options.staging = Some(pool_of(&label, count()?)?),
-                "probe" => options.probe = flag()?,
                 "checksum" => {
                     options.checksum = match &*value {
                         "crc64nvme" => BodyChecksum::Crc64Nvme,
@@ -162,7 +212,7 @@ fn secrets_in_the_environment(what: &str) -> String {
     )
 }
 
-fn invalid(label: impl std::fmt::Display, message: String) -> Error {
+pub(super) fn invalid(label: impl std::fmt::Display, message: String) -> Error {
     Error::new(ErrorKind::Invalid, label, message)
 }
 

@@ -4,13 +4,10 @@
 //! source fills is filled in place. What overlaps is overwritten.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use kv_memory::HostBuf;
 use object_store::PutPayload;
-
-use crate::parts::Background;
 
 /// A run of the object's bytes in one part.
 #[derive(Debug, Clone, Copy)]
@@ -40,18 +37,6 @@ pub(super) struct Staged {
 pub(super) struct Lent {
     pub(super) buffer: HostBuf,
     part: usize,
-}
-
-/// Bytes that the connection still sends; counted, so that the store knows when it holds nothing more.
-struct Sent {
-    buffer: HostBuf,
-    _counted: Arc<Background>,
-}
-
-impl AsRef<[u8]> for Sent {
-    fn as_ref(&self) -> &[u8] {
-        &self.buffer
-    }
 }
 
 impl Staged {
@@ -147,15 +132,10 @@ impl Staged {
         }
     }
 
-    /// The object's bytes in their order, as many views of the parts; the parts are back in their pool when the last is dropped.
-    /// Copies of the parts, if the receiver may keep what it is given.
-    pub(super) fn into_payload(self, counted: Background, copies: bool) -> PutPayload {
-        let counted = Arc::new(counted);
-        let own = |part: Part| match part.buffer {
-            None => Bytes::new(),
-            Some(buffer) if copies => Bytes::copy_from_slice(&buffer[..part.used]),
-            Some(buffer) => Bytes::from_owner(Sent { buffer, _counted: Arc::clone(&counted) }),
-        };
+    /// The object's bytes in their order, as many views of the parts. `sent` says what becomes of each part's memory and how much of it
+    /// is used.
+    pub(super) fn into_payload(self, sent: impl Fn(HostBuf, usize) -> Bytes) -> PutPayload {
+        let own = |part: Part| part.buffer.map_or_else(Bytes::new, |buffer| sent(buffer, part.used));
         let parts: Vec<Bytes> = self.parts.into_iter().map(own).collect();
         let mut views: Vec<(Piece, Bytes)> = Vec::new();
         for (_, piece) in self.pieces {
@@ -181,7 +161,14 @@ mod tests {
     use kv_memory::{HugePages, StagingPool};
 
     use super::*;
-    use crate::parts::Admission;
+
+    struct Sent(HostBuf);
+
+    impl AsRef<[u8]> for Sent {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
 
     fn staged(pool: &StagingPool, parts: usize) -> Staged {
         Staged::new((0..parts).map(|_| pool.try_acquire().unwrap()).collect())
@@ -194,7 +181,6 @@ mod tests {
     #[test]
     fn pieces_of_any_order_and_overlap_make_the_object_and_fit_its_parts() {
         let pool = StagingPool::new(HugePages::allocate(8 * 4096).unwrap(), 4096).unwrap();
-        let admission = Admission::new(1);
         let object: Vec<u8> = (0..10_000_u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
         let mut staged = staged(&pool, 3); // exactly as many as 10,000 bytes need
         let noise = vec![0xee; 3000];
@@ -207,7 +193,7 @@ mod tests {
         for range in [9_999..10_000, 0..4001, 7990..9_999] {
             assert!(staged.write(range.start as u64, &object[range]));
         }
-        let payload = staged.into_payload(admission.background(), false);
+        let payload = staged.into_payload(|buffer, _| Bytes::from_owner(Sent(buffer)));
         assert_eq!(bytes(&payload), object);
         assert_eq!(pool.usage().bytes_lent, 3 * 4096);
         drop(payload);
@@ -221,7 +207,7 @@ mod tests {
         for offset in 0..16_u64 {
             assert!(staged.write(offset * 256, &[7; 256]));
         }
-        let payload = staged.into_payload(Admission::new(1).background(), true);
+        let payload = staged.into_payload(|buffer, used| Bytes::copy_from_slice(&buffer[..used]));
         assert_eq!(payload.iter().count(), 1);
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use kv_storage::posix::IoEngine;
 use kv_storage::{ErrorKind, PosixOptions, PosixStore};
 
-/// Both engines, or only the threads, with a word on stderr, where io_uring cannot be had in `root`. With `KV_REQUIRE=io_uring` in the
-/// environment that is a failure.
+/// Every engine that can be had in `root`, threads first. Where io_uring cannot, a word on stderr says so, and with `KV_REQUIRE=io_uring` in the
+/// environment that is a failure. NIXL is one of them where `KVBRIDGE_NIXL` names it, as the step `nixl` of `cargo xtask test` does.
 pub(crate) async fn engines(root: &Path) -> Vec<IoEngine> {
     let mut engines = vec![IoEngine::Threads];
     let folder = tempfile::tempdir_in(root).unwrap();
@@ -22,6 +22,9 @@ pub(crate) async fn engines(root: &Path) -> Vec<IoEngine> {
             assert!(!required.split(',').any(|what| what == "io_uring"), "KV_REQUIRE={required}: {error}");
             eprintln!("SKIPPED: io_uring: {error}");
         }
+    }
+    if cfg!(feature = "nixl") && std::env::var_os("KVBRIDGE_NIXL").is_some() {
+        engines.push(IoEngine::Nixl);
     }
     engines
 }

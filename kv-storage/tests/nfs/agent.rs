@@ -1,122 +1,23 @@
 //! The other host's side: serves stores on its mounts to the tests on host a.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
-use kv_format::{NamespaceDigest, ObjectName, RecordName};
-use kv_memory::HostBuf;
-use kv_storage::{KvStore, ObjectMeta, PosixOptions, PosixStore, Publication, ReadPart, Result, Version};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Mutex;
+use kv_storage::{PosixOptions, PosixStore};
+use tokio::net::TcpListener;
 
-use crate::lab::{control, uploaded, variable_of_the_lab};
-use crate::wire::{Answer, Call, Meta, receive, send};
-
-/// Stores by their roots.
-type Stores = Arc<Mutex<HashMap<PathBuf, PosixStore>>>;
+use crate::lab::{control, variable_of_the_lab};
+use crate::remote_store::agent::{Served, serve};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "host b's side of `cargo xtask nfs-lab`"]
 async fn serves_until_the_lab_ends() {
     let listener = TcpListener::bind(variable_of_the_lab("KV_NFS_AGENT")).await.unwrap();
     control("agent-listens");
-    let stores = Stores::default();
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let stores = Arc::clone(&stores);
-        // A caller that went away is no fault of the agent; what it asked for may still happen.
-        tokio::spawn(async move { drop(serve(stream, stores).await) });
-    }
-}
-
-/// One connection: the root of a store, a call, an answer.
-async fn serve(mut stream: TcpStream, stores: Stores) -> std::io::Result<()> {
-    let ((root, call), bytes): ((PathBuf, Call), _) = receive(&mut stream).await?;
-    let (answer, bytes) = match opened(&stores, root).await {
-        Ok(store) => perform(&store, call, bytes, &mut stream).await,
-        Err(error) => Err(error),
-    }
-    .unwrap_or_else(|error| {
-        let kind = format!("{:?}", error.kind());
-        (Answer::Failed { kind, message: error.to_string() }, Vec::new())
-    });
-    send(&mut stream, &answer, &bytes).await
-}
-
-async fn opened(stores: &Stores, root: PathBuf) -> Result<PosixStore> {
-    let mut stores = stores.lock().await;
-    if let Some(store) = stores.get(&root) {
-        return Ok(store.clone());
-    }
-    let store = PosixStore::open(&root, PosixOptions::default().format_if_empty(true)).await?;
-    stores.insert(root, store.clone());
-    Ok(store)
-}
-
-async fn perform(
-    store: &PosixStore,
-    call: Call,
-    bytes: Vec<u8>,
-    stream: &mut TcpStream,
-) -> Result<(Answer, Vec<u8>)> {
-    let answer = match call {
-        Call::Warnings => Answer::Words(store.warnings().iter().map(ToString::to_string).collect()),
-        Call::Idle => {
-            store.idle().await;
-            Answer::Nothing
-        }
-        Call::Publish { name } => {
-            let upload = uploaded(store, &object(&name), &bytes).await;
-            let ready = send(stream, &Answer::Nothing, &[]).await;
-            match ready.and(receive::<Call>(stream).await.map(drop)) {
-                Ok(()) => Answer::Yes(upload.commit().await? == Publication::Published),
-                Err(_) => Answer::Nothing, // the caller went away: the upload is dropped
-            }
-        }
-        Call::Go => Answer::Nothing, // belongs to a `Publish`
-        Call::Read { name, ranges } => {
-            let blank = |(offset, len)| ReadPart { offset, buffer: HostBuf::copy_of(&vec![0; len]).unwrap() };
-            let outcome = store.read(&object(&name), ranges.into_iter().map(blank).collect()).await;
-            let meta = outcome.result?.map(meta);
-            return Ok((Answer::Meta(meta), outcome.buffers.iter().flat_map(|part| part.to_vec()).collect()));
-        }
-        Call::Head { name } => Answer::Meta(store.head(&object(&name)).await?.map(meta)),
-        Call::List { namespace, after, limit } => {
-            let after = after.as_deref().map(object);
-            let found = store.list(&NamespaceDigest(namespace), after.as_ref(), limit).await?;
-            Answer::List(found.into_iter().map(meta).collect())
-        }
-        Call::Delete { name } => Answer::Yes(store.delete(&object(&name)).await?),
-        Call::Quarantine { name, version } => {
-            Answer::Yes(store.quarantine(&object(&name), &Version(version)).await?)
-        }
-        Call::CreateRecord { name } => version(store.create_record(&record(&name), &bytes).await?),
-        Call::ReplaceRecord { name, expected } => {
-            version(store.replace_record(&record(&name), &Version(expected), &bytes).await?)
-        }
-        Call::ReadRecord { name } => {
-            let found = store.read_record(&record(&name)).await?;
-            let body = found.as_ref().map(|record| record.body.clone()).unwrap_or_default();
-            return Ok((version(found.map(|record| record.version)), body));
-        }
-        Call::DeleteRecord { name } => Answer::Yes(store.delete_record(&record(&name)).await?),
-    };
-    Ok((answer, Vec::new()))
-}
-
-fn object(name: &str) -> ObjectName {
-    name.parse().unwrap()
-}
-
-fn record(name: &str) -> RecordName {
-    name.parse().unwrap()
-}
-
-fn version(version: Option<Version>) -> Answer {
-    Answer::Version(version.map(|version| version.0))
-}
-
-fn meta(meta: ObjectMeta) -> Meta {
-    Meta { name: meta.name.to_string(), len: meta.len, version: meta.version.0 }
+    serve(listener, |root| async move {
+        let store = PosixStore::open(Path::new(&root), PosixOptions::default().format_if_empty(true)).await?;
+        let warnings = store.warnings().iter().map(ToString::to_string).collect();
+        Ok(Served { store: Arc::new(store), warnings })
+    })
+    .await;
 }

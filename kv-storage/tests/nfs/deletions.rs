@@ -7,7 +7,7 @@ use kv_storage::{ByteRange, ErrorKind, KvStore, Next, ObjectMeta, PosixStore, Re
 use tokio::runtime::Handle;
 
 use crate::lab::{Mounted, TwoHosts, contents, new_name, publish, read};
-use crate::remote::RemoteStore;
+use crate::remote_store::RemoteStore;
 
 /// More than this host's kernel reads ahead.
 const LEN: usize = 32 << 20;

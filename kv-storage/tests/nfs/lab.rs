@@ -10,7 +10,7 @@ use kv_memory::HostBuf;
 use kv_storage::env::Environment;
 use kv_storage::{KvStore, PosixOptions, PosixStore, Publication, ReadPart, Result, Upload};
 
-use crate::remote::RemoteStore;
+use crate::remote_store::{self, RemoteStore};
 
 /// Longest wait for anything: a hang fails instead.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
@@ -58,7 +58,8 @@ impl TwoHosts {
         let root = mounted.path().join(&name);
         std::fs::create_dir(&root).unwrap();
         let here = PosixStore::open(&root, options.format_if_empty(true)).await.unwrap();
-        let there = RemoteStore::open(&variable_of_the_lab("KV_NFS_AGENT"), &root).await.unwrap();
+        let there =
+            RemoteStore::open(&variable_of_the_lab("KV_NFS_AGENT"), root.to_str().unwrap()).await.unwrap();
         Self { root, here, there }
     }
 }
@@ -103,11 +104,7 @@ pub(crate) fn contents(of: u64, len: usize) -> Vec<u8> {
 
 /// An upload with all its bytes, to be committed.
 pub(crate) async fn uploaded(store: &dyn KvStore, name: &ObjectName, bytes: &[u8]) -> Box<dyn Upload> {
-    let upload = store.begin(name, bytes.len() as u64).await.unwrap();
-    for (offset, part) in (0..).step_by(1 << 20).zip(bytes.chunks(1 << 20)) {
-        upload.write(offset, HostBuf::copy_of(part).unwrap()).await.1.unwrap();
-    }
-    upload
+    remote_store::uploaded(store, name, bytes).await.unwrap()
 }
 
 /// Publishes under a free name.

@@ -16,6 +16,6 @@ mod lab;
 mod misses;
 mod races;
 mod records;
-mod remote;
+#[path = "../remote_store/mod.rs"]
+mod remote_store;
 mod visibility;
-mod wire;

@@ -148,7 +148,7 @@ async fn a_damaged_upload_is_refused_and_sent_again() {
     assert_eq!(server.script.count(&Method::PUT), 2);
 }
 
-/// Row 8: an upload that dies on its way leaves nothing, not even something to sweep: there are no multipart uploads.
+/// Row 8: an upload of one request that dies on its way leaves nothing, not even something to sweep.
 //= SEMANTICS.md#s3-nothing-to-sweep
 #[tokio::test]
 async fn an_abandoned_upload_leaves_nothing_on_the_server() {

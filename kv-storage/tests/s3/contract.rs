@@ -8,9 +8,10 @@ use kv_storage::{Fault, KvStore, Metered, conformance};
 
 use crate::s3_server::{Server, options};
 
-async fn check(writer: Arc<dyn KvStore>, reader: Arc<dyn KvStore>) {
+/// Fails unless both handles together keep the contract.
+pub(crate) async fn check(writer: Arc<dyn KvStore>, reader: Arc<dyn KvStore>) {
     if let Err(failure) = conformance::run(Arc::clone(&writer), Arc::clone(&reader)).await {
-        panic!("{writer}: {failure}");
+        panic!("{writer} and {reader}: {failure}");
     }
     writer.idle().await;
     reader.idle().await;

@@ -1,9 +1,14 @@
 //! The memory of uploads and reads: bounded by the pool, however many there are, and nothing the size of an object beside it.
 
+use std::time::Duration;
+
+use hyper::Method;
 use kv_memory::{HostBuf, HugePages, StagingPool};
-use kv_storage::{ErrorKind, KvStore, Publication};
+use kv_storage::s3::Deadlines;
+use kv_storage::{KvStore, Publication};
 use tokio::task::JoinSet;
 
+use crate::s3_server::script::Fault;
 use crate::s3_server::{Server, options};
 use crate::scene::name;
 
@@ -49,16 +54,19 @@ async fn sixty_four_uploads_in_flight_hold_no_more_than_the_pool() {
     }
 }
 
-//= SEMANTICS.md#s3-too-large
-#[tokio::test]
-async fn an_object_larger_than_the_staging_is_refused_at_the_begin() {
+/// More than the kernel's buffers take is stuck in the connection, which nobody waits for any more.
+//= SEMANTICS.md#s3-stalled
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_reading_keeps_no_staging() {
     let server = Server::start();
-    let pool = StagingPool::new(HugePages::allocate(2 * PART).unwrap(), PART).unwrap();
-    let store = server.open(options().staging(pool)).await.unwrap();
-    let error = store.begin(&name(1), 3 * PART as u64).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(
-        error.to_string().contains("3145728 bytes") && error.to_string().contains("staging_mib="),
-        "{error}"
-    );
+    let pool = StagingPool::new(HugePages::allocate(OBJECT).unwrap(), PART).unwrap();
+    let second = Duration::from_secs(1);
+    let impatient = Deadlines { first_byte: second, whole: second, ..Deadlines::default() };
+    let store = server.open(options().staging(pool.clone()).deadlines(impatient)).await.unwrap();
+    server.script.inject(Method::PUT, 1, Fault::Hang);
+    let left = tokio::time::timeout(second / 2, publish(&store, 1)).await;
+    assert!(left.is_err(), "the server hangs");
+    tokio::time::timeout(30 * second, store.idle()).await.unwrap(); // the connection is given up
+    assert_eq!(pool.usage().bytes_lent, 0);
+    assert_eq!(publish(&store, 2).await.unwrap(), Publication::Published);
 }

@@ -1,7 +1,7 @@
 //! Objects in memory behind s3s' trait: what a bucket does, with a few ways to do it badly.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -9,11 +9,16 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use kv_format::Checksum;
 use s3s::dto::{
-    CopyObjectInput, CopyObjectOutput, CopySource, DeleteObjectInput, DeleteObjectOutput, ETag,
-    ETagCondition, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, ListObjectsV2Input,
-    ListObjectsV2Output, Object, PutObjectInput, PutObjectOutput, StreamingBlob, Timestamp,
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
+    CompleteMultipartUploadOutput, CopyObjectInput, CopyObjectOutput, CopySource, CreateMultipartUploadInput,
+    CreateMultipartUploadOutput, DeleteObjectInput, DeleteObjectOutput, ETag, ETagCondition, GetObjectInput,
+    GetObjectOutput, HeadObjectInput, HeadObjectOutput, ListMultipartUploadsInput,
+    ListMultipartUploadsOutput, ListObjectsV2Input, ListObjectsV2Output, Object, PutObjectInput,
+    PutObjectOutput, StreamingBlob, Timestamp, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+
+use super::uploads::Uploads;
 
 pub(crate) const BUCKET: &str = "kv-bucket";
 
@@ -32,6 +37,11 @@ pub(crate) struct Stored {
 pub(crate) struct Faults {
     pub(crate) ignores_if_none_match: AtomicBool,
     pub(crate) ignores_if_match: AtomicBool,
+    /// Uploads in parts replace whatever the name holds, as on most servers.
+    pub(crate) completes_always: AtomicBool,
+    pub(crate) knows_no_parts: AtomicBool,
+    /// A part of this number is answered, and lost.
+    pub(crate) loses_part: AtomicI32,
     pub(crate) drops_metadata: AtomicBool,
     pub(crate) knows_no_checksum: AtomicBool,
     /// Listings show what was there when this was set.
@@ -41,10 +51,33 @@ pub(crate) struct Faults {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Backend {
     pub(crate) objects: Arc<Mutex<BTreeMap<String, Stored>>>,
+    pub(crate) uploads: Arc<Mutex<Uploads>>,
     pub(crate) faults: Arc<Faults>,
 }
 
 impl Backend {
+    /// The bytes of a body, whose checksum is what the request says.
+    pub(super) async fn receive(
+        &self,
+        body: Option<StreamingBlob>,
+        said: Option<String>,
+    ) -> S3Result<(Vec<Bytes>, u64)> {
+        if said.is_some() && self.faults.knows_no_checksum.load(Ordering::Relaxed) {
+            return Err(s3_error!(InvalidRequest, "x-amz-checksum-crc64nvme is not known here"));
+        }
+        let mut pieces = Vec::new();
+        if let Some(mut body) = body {
+            while let Some(piece) = body.next().await {
+                pieces.push(piece.map_err(|error| s3_error!(IncompleteBody, "{error}"))?);
+            }
+        }
+        let crc = crc_of(&pieces);
+        if said.is_some_and(|said| said != base64(&crc.to_be_bytes())) {
+            return Err(s3_error!(BadDigest, "the body's CRC-64/NVME is another"));
+        }
+        Ok((pieces, crc))
+    }
+
     fn find(&self, bucket: &str, key: &str) -> S3Result<Stored> {
         if bucket != BUCKET {
             return Err(s3_error!(NoSuchBucket, "there is no bucket {bucket}"));
@@ -53,7 +86,7 @@ impl Backend {
     }
 
     /// Whether the conditions of a write hold; called under the lock of the write.
-    fn allows(
+    pub(super) fn allows(
         &self,
         now: Option<&Stored>,
         if_none_match: Option<&ETagCondition>,
@@ -76,7 +109,7 @@ impl Backend {
     }
 }
 
-fn crc_of(pieces: &[Bytes]) -> u64 {
+pub(super) fn crc_of(pieces: &[Bytes]) -> u64 {
     let mut crc = Checksum::new();
     pieces.iter().for_each(|piece| crc.update(piece));
     crc.value()
@@ -84,26 +117,47 @@ fn crc_of(pieces: &[Bytes]) -> u64 {
 
 #[async_trait::async_trait]
 impl S3 for Backend {
+    async fn create_multipart_upload(
+        &self,
+        request: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        self.begin(request.input).map(S3Response::new)
+    }
+
+    async fn upload_part(
+        &self,
+        request: S3Request<UploadPartInput>,
+    ) -> S3Result<S3Response<UploadPartOutput>> {
+        self.take_part(request.input).await.map(S3Response::new)
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        self.complete(&request.input).map(S3Response::new)
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        request: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        self.abort(&request.input).map(S3Response::new)
+    }
+
+    async fn list_multipart_uploads(
+        &self,
+        request: S3Request<ListMultipartUploadsInput>,
+    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        Ok(S3Response::new(self.list_uploads(request.input)))
+    }
+
     async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let input = request.input;
         if input.bucket != BUCKET {
             return Err(s3_error!(NoSuchBucket, "there is no bucket {}", input.bucket));
         }
-        if input.checksum_crc64nvme.is_some() && self.faults.knows_no_checksum.load(Ordering::Relaxed) {
-            return Err(s3_error!(InvalidRequest, "x-amz-checksum-crc64nvme is not known here"));
-        }
-        let mut pieces = Vec::new();
-        if let Some(mut body) = input.body {
-            while let Some(piece) = body.next().await {
-                pieces.push(piece.map_err(|error| s3_error!(IncompleteBody, "{error}"))?);
-            }
-        }
-        let crc = crc_of(&pieces);
-        if let Some(said) = input.checksum_crc64nvme
-            && said != base64(&crc.to_be_bytes())
-        {
-            return Err(s3_error!(BadDigest, "the body's CRC-64/NVME is another"));
-        }
+        let (pieces, crc) = self.receive(input.body, input.checksum_crc64nvme).await?;
         let len = pieces.iter().map(Bytes::len).sum();
         let etag = format!("{crc:016x}{len:016x}"); // the same for the same bytes, as MD5 would be
         let keeps = !self.faults.drops_metadata.load(Ordering::Relaxed);
@@ -216,7 +270,7 @@ impl S3 for Backend {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a server's clock is the system's")]
-fn now() -> SystemTime {
+pub(super) fn now() -> SystemTime {
     SystemTime::now()
 }
 

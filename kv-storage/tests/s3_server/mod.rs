@@ -3,8 +3,10 @@
 
 pub(crate) mod backend;
 pub(crate) mod script;
+pub(crate) mod uploads;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hyper::service::service_fn;
@@ -13,10 +15,12 @@ use kv_storage::s3::{Deadlines, Retries, S3Options, S3Store};
 use object_store::StaticCredentialProvider;
 use object_store::aws::AwsCredential;
 use s3s::auth::{S3Auth, SecretKey};
-use s3s::service::S3ServiceBuilder;
+use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3Result, s3_error};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 use self::backend::{BUCKET, Backend};
 use self::script::Script;
@@ -43,18 +47,45 @@ impl S3Auth for Keys {
     }
 }
 
+/// Answers the requests of one connection.
+async fn serve<C>(stream: C, service: S3Service, script: Script)
+where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let answer = service_fn(move |request| {
+        let (service, script) = (service.clone(), script.clone());
+        async move { script.answer(&service, request).await }
+    });
+    // Connections end as their clients like.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .max_buf_size(1 << 20)
+        .serve_connection(TokioIo::new(stream), answer)
+        .await;
+}
+
 /// A running server. Dropped, it ends.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) backend: Backend,
     pub(crate) script: Script,
     keys: Keys,
+    connections: Arc<AtomicUsize>,
+    scheme: &'static str,
     _end: oneshot::Sender<()>,
 }
 
 impl Server {
     /// Starts on a free port, on threads of its own.
     pub(crate) fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// The same behind TLS.
+    pub(crate) fn start_with_tls(config: rustls::ServerConfig) -> Self {
+        Self::start_with(Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let (backend, script, keys) = (Backend::default(), Script::default(), Keys::default());
         let mut builder = S3ServiceBuilder::new(backend.clone());
         builder.set_auth(keys.clone());
@@ -65,34 +96,42 @@ impl Server {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (end, ended) = oneshot::channel::<()>();
-        let accepting = script.clone();
+        let (accepting, connections) = (script.clone(), Arc::<AtomicUsize>::default());
+        let (scheme, count) = (if tls.is_some() { "https" } else { "http" }, Arc::clone(&connections));
         runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
+                count.fetch_add(1, Ordering::Relaxed);
                 stream.set_nodelay(true).unwrap();
-                let (service, script) = (service.clone(), accepting.clone());
-                let answer = service_fn(move |request| {
-                    let (service, script) = (service.clone(), script.clone());
-                    async move { script.answer(&service, request).await }
+                let (service, script, tls) = (service.clone(), accepting.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(stream, service, script).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, service, script).await;
+                            }
+                        }
+                    }
                 });
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new()
-                        .max_buf_size(1 << 20)
-                        .serve_connection(TokioIo::new(stream), answer),
-                );
             }
         });
         std::thread::spawn(move || {
             let _ = runtime.block_on(ended);
             runtime.shutdown_background();
         });
-        Self { address, backend, script, keys, _end: end }
+        Self { address, backend, script, keys, connections, scheme, _end: end }
+    }
+
+    /// Connections that were opened so far, with or without a handshake.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Where a store finds it.
     pub(crate) fn url(&self) -> String {
-        format!("s3://{BUCKET}/some/prefix?endpoint=http://{}&allow_http=true", self.address)
+        format!("s3://{BUCKET}/some/prefix?endpoint={}://{}&allow_http=true", self.scheme, self.address)
     }
 
     /// Opens a store with the right keys.

@@ -36,9 +36,18 @@ pub(crate) enum Fault {
     Damage,
 }
 
+#[derive(Debug)]
+struct Rule {
+    method: Method,
+    /// What the path and query contain.
+    target: &'static str,
+    times: usize,
+    fault: Fault,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    rules: Vec<(Method, usize, Fault)>,
+    rules: Vec<Rule>,
     requests: Vec<(Method, String)>,
 }
 
@@ -51,7 +60,12 @@ pub(crate) struct Script {
 impl Script {
     /// The next `times` requests of `method` beneath `v1/` get this fault.
     pub(crate) fn inject(&self, method: Method, times: usize, fault: Fault) {
-        self.state.lock().unwrap().rules.push((method, times, fault));
+        self.inject_on(method, "", times, fault);
+    }
+
+    /// The next `times` of them whose path and query contain `target`.
+    pub(crate) fn inject_on(&self, method: Method, target: &'static str, times: usize, fault: Fault) {
+        self.state.lock().unwrap().rules.push(Rule { method, target, times, fault });
     }
 
     /// Forgets the faults that are left, and the requests that came.
@@ -61,7 +75,13 @@ impl Script {
 
     /// How many requests of `method` beneath `v1/` came.
     pub(crate) fn count(&self, method: &Method) -> usize {
-        self.state.lock().unwrap().requests.iter().filter(|(of, _)| of == method).count()
+        self.count_on(method, "")
+    }
+
+    /// How many of them have `target` in their path and query.
+    pub(crate) fn count_on(&self, method: &Method, target: &str) -> usize {
+        let state = self.state.lock().unwrap();
+        state.requests.iter().filter(|(of, path)| of == method && path.contains(target)).count()
     }
 
     fn next(&self, method: &Method, path: &str) -> Option<Fault> {
@@ -70,9 +90,11 @@ impl Script {
         }
         let mut state = self.state.lock().unwrap();
         state.requests.push((method.clone(), path.to_owned()));
-        let rule = state.rules.iter_mut().find(|(of, times, _)| of == method && *times > 0)?;
-        rule.1 -= 1;
-        Some(rule.2.clone())
+        let applies =
+            |rule: &&mut Rule| rule.method == *method && rule.times > 0 && path.contains(rule.target);
+        let rule = state.rules.iter_mut().find(applies)?;
+        rule.times -= 1;
+        Some(rule.fault.clone())
     }
 
     /// Answers a request; an error closes the connection.

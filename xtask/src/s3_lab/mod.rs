@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// are below target/ too, and gone with it. Its port is printed by --keep, with what to set in the environment.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  cargo xtask s3-lab                  the whole suite: contract, two processes, a volume server killed under a load and a save
+  cargo xtask s3-lab                  the whole suite: contract, two processes, parts, a volume server killed under a load and a save
   cargo xtask s3-lab --keep           one server until Ctrl-C; prints its URL and the variables to export
   cargo xtask s3-lab --keep --cluster the same with three volume servers")]
 pub(crate) struct Options {
@@ -68,7 +68,11 @@ pub(crate) fn suite(processes: &Processes, root: &Path, target: &Path) -> Result
     let runs = [
         (
             Shape::Single,
-            &["conformance_with_two_independent_handles", "a_writer_and_a_reader_in_two_processes"][..],
+            &[
+                "conformance_with_two_independent_handles",
+                "conformance_with_a_writer_and_a_reader_in_two_processes",
+                "an_object_larger_than_the_staging",
+            ][..],
         ),
         (Shape::Cluster, &["conformance_with_two_independent_handles"]),
         (Shape::Cluster, &["a_volume_server_dies_under_a_load"]),

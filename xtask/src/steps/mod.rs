@@ -6,6 +6,7 @@ mod features;
 mod instructions;
 mod interop;
 mod nfs;
+mod nixl;
 mod vendor;
 mod weed;
 
@@ -58,7 +59,7 @@ struct Step {
     run: fn(&Bench) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 17] = [
+const STEPS: [Step; 18] = [
     Step::plain("fmt", "rustfmt changes nothing", checks::fmt),
     Step::plain("clippy", "no lint fires in any crate, test or example", checks::clippy),
     Step::plain("tests", "all tests, by cargo-nextest where it is installed", checks::tests),
@@ -107,6 +108,13 @@ const STEPS: [Step; 17] = [
         optional: true,
         dear: true,
         run: nfs::run,
+    },
+    Step {
+        name: "nixl",
+        about: "stores whose bytes NIXL moves, with its wheels, a new one and one that is too old (needs python3-pip and the network)",
+        optional: true,
+        dear: false,
+        run: nixl::run,
     },
     Step {
         name: "hip",
@@ -273,7 +281,7 @@ mod tests {
         assert_eq!(optional_step_named("model").unwrap().name, "model");
         assert_eq!(
             optional_step_named("fmt").unwrap_err(),
-            "the optional steps are deny, interop, instructions, asan, weed, nfs, hip, clang19, gfx950, model"
+            "the optional steps are deny, interop, instructions, asan, weed, nfs, nixl, hip, clang19, gfx950, model"
         );
         assert!(optional_step_named("gpu").is_err());
     }

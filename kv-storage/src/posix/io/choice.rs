@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::threads::Threads;
-use super::{Engine, rings};
+use super::{Engine, nixl, rings};
 use crate::posix::options::PosixOptions;
 use crate::posix::tree::Tree;
 use crate::{Error, ErrorKind, Result};
@@ -23,6 +24,9 @@ pub enum IoEngine {
     Auto,
     /// io_uring, or [`Unsupported`](ErrorKind::Unsupported). Needs the feature `io-uring`.
     IoUring,
+    /// NIXL's plugin POSIX, or [`Unsupported`](ErrorKind::Unsupported): through the page cache, on io_uring of NIXL's own. Needs the
+    /// feature `nixl`, and NIXL 1.5.0 or newer on the machine.
+    Nixl,
 }
 
 impl fmt::Display for IoEngine {
@@ -31,30 +35,46 @@ impl fmt::Display for IoEngine {
             Self::Threads => "threads",
             Self::Auto => "auto",
             Self::IoUring => "io_uring",
+            Self::Nixl => "nixl",
         })
     }
 }
 
 /// The engine of an open store, and what was tried. Print it where a store is opened: nobody else says that io_uring was wanted and
 /// is not used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct IoChoice {
     asked: IoEngine,
     engine: IoEngine,
     direct: bool,
     fixed_bytes: usize,
     why: String,
+    redone: Arc<AtomicU64>,
 }
 
 impl IoChoice {
     fn threads(asked: IoEngine, why: impl Into<String>) -> Self {
-        Self { asked, engine: IoEngine::Threads, direct: false, fixed_bytes: 0, why: why.into() }
+        Self {
+            asked,
+            engine: IoEngine::Threads,
+            direct: false,
+            fixed_bytes: 0,
+            why: why.into(),
+            redone: Arc::default(),
+        }
     }
 
     /// Of rings that work.
     #[cfg(feature = "io-uring")]
     pub(super) fn io_uring(asked: IoEngine, direct: bool, fixed_bytes: usize, why: String) -> Self {
-        Self { asked, engine: IoEngine::IoUring, direct, fixed_bytes, why }
+        Self { asked, engine: IoEngine::IoUring, direct, fixed_bytes, why, redone: Arc::default() }
+    }
+
+    /// Of NIXL that works; the engine counts what it could not do.
+    #[cfg(feature = "nixl")]
+    pub(super) fn nixl(fixed_bytes: usize, why: String, redone: Arc<AtomicU64>) -> Self {
+        let (asked, engine) = (IoEngine::Nixl, IoEngine::Nixl);
+        Self { asked, engine, direct: false, fixed_bytes, why, redone }
     }
 
     /// What was asked for.
@@ -62,7 +82,7 @@ impl IoChoice {
         self.asked
     }
 
-    /// What is used: [`Threads`](IoEngine::Threads) or [`IoUring`](IoEngine::IoUring).
+    /// What is used: anything but [`Auto`](IoEngine::Auto).
     pub fn engine(&self) -> IoEngine {
         self.engine
     }
@@ -72,9 +92,15 @@ impl IoChoice {
         self.direct
     }
 
-    /// Bytes of staging memory that are registered with the kernel.
+    /// Bytes of staging memory that are registered with the kernel, or with NIXL.
     pub fn fixed_bytes(&self) -> usize {
         self.fixed_bytes
+    }
+
+    /// Transfers so far that NIXL failed, or called done when bytes were missing, and that were made again by plain calls. Those have the
+    /// right bytes or the right error; more than a few say that NIXL is of no use here, and its log on stderr says why.
+    pub fn redone(&self) -> u64 {
+        self.redone.load(Ordering::Relaxed)
     }
 
     /// What was tried, and what came of it.
@@ -112,6 +138,7 @@ fn choose_with(
             });
             Ok(found.unwrap_or_else(|why| threads(format!("io_uring is not used: {why}"))))
         }
+        IoEngine::Nixl => nixl::choose(tree, options),
         IoEngine::IoUring => match start(options) {
             Ok(engine) => Ok(rings::proven(tree, options, engine)),
             Err(why) => {

@@ -70,7 +70,7 @@ impl Drop for Flight<'_> {
 }
 
 /// Moves one buffer and waits for it.
-#[cfg(feature = "io-uring")]
+#[cfg(any(feature = "io-uring", feature = "nixl"))]
 pub(super) fn move_one(engine: &dyn Engine, transfer: Transfer) -> (HostBuf, Moved) {
     let Transfer { file, direction, offset, buffer } = transfer;
     let mut flight = Flight::new(engine, &file, direction);

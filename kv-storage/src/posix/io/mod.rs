@@ -4,9 +4,16 @@
 //! thread of its own when the kernel has let go of it; several may then be under way for one call. What is read, what is written
 //! and what is answered does not depend on the engine.
 
+#[cfg(any(feature = "io-uring", feature = "nixl"))]
+mod attempt;
 mod calls;
 mod choice;
 mod flight;
+#[cfg(feature = "nixl")]
+mod nixl;
+#[cfg(not(feature = "nixl"))]
+#[path = "no_nixl.rs"]
+mod nixl;
 #[cfg(feature = "io-uring")]
 mod rings;
 #[cfg(not(feature = "io-uring"))]
@@ -26,7 +33,7 @@ pub(super) use calls::Calls;
 pub(super) use choice::choose;
 pub use choice::{IoChoice, IoEngine};
 pub(super) use flight::Flight;
-#[cfg(feature = "io-uring")]
+#[cfg(any(feature = "io-uring", feature = "nixl"))]
 use flight::move_one;
 pub(super) use threads::{read_all, write_all};
 

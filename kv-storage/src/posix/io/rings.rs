@@ -1,17 +1,15 @@
 //! Rings for a tree: set up, and proven on a file of their own before any object depends on them.
 
-use std::io;
 use std::sync::Arc;
 
-use kv_memory::HostBuf;
 use rustix::fs::{fstat, major};
 use rustix::io::Errno;
 
+use super::Engine;
+use super::attempt::attempt;
 use super::choice::IoChoice;
 use super::uring::{DEPTH, Uring};
-use super::{Direction, Engine, Transfer, move_one};
 use crate::posix::options::PosixOptions;
-use crate::posix::temporary::TEMPORARY_PREFIX;
 use crate::posix::tree::Tree;
 
 /// Rings, or why there are none.
@@ -19,9 +17,6 @@ pub(super) type Started = Result<Uring, String>;
 
 /// Most rings of a store, each with a thread: one can submit more than most disks take.
 const MOST_RINGS: usize = 2;
-
-/// Two pages past the page cache, and a tail that cannot go there.
-const PROBE: usize = 2 * 4096 + 100;
 
 pub(super) fn start(options: &PosixOptions) -> Started {
     let rings = (options.threads / 2).clamp(1, MOST_RINGS);
@@ -71,39 +66,4 @@ pub(super) fn proven(tree: &Tree, options: &PosixOptions, mut engine: Uring) -> 
     let why = format!("{} ring(s) of depth {DEPTH}, {way}; {fixed}", engine.rings());
     let choice = IoChoice::io_uring(options.io, direct.is_ok(), fixed_bytes, why);
     (Arc::new(engine), choice)
-}
-
-/// Writes a file of pages and a tail past the page cache, and reads it back.
-fn attempt(tree: &Tree, engine: &Uring) -> Result<(), String> {
-    let root = tree.directory("").map_err(|error| error.to_string())?.ok_or("the root is gone")?;
-    let random = tree.environment.entropy.next_u64();
-    let name = format!("{TEMPORARY_PREFIX}io.{}.{random:016x}", std::process::id());
-    let says = |errno: Errno| errno.to_string();
-    let file = Arc::new(tree.create_file(&root, &name).map_err(says)?);
-    let mut pattern = vec![0; PROBE];
-    for (byte, value) in pattern.iter_mut().zip((0..=250).cycle()) {
-        *byte = value;
-    }
-    let moved = |direction, buffer| -> Result<HostBuf, String> {
-        let file = Arc::new(engine.open(Arc::clone(&file), direction).map_err(says)?);
-        let (buffer, moved) = move_one(engine, Transfer { file, direction, offset: 0, buffer });
-        if moved.map_err(says)? {
-            Ok(buffer)
-        } else {
-            Err("the file is shorter than what was written".into())
-        }
-    };
-    let tried = HostBuf::copy_of(&pattern)
-        .map_err(|error| io::Error::other(error).to_string())
-        .and_then(|buffer| moved(Direction::Write, buffer))
-        .and_then(|mut buffer| {
-            buffer.fill(0);
-            moved(Direction::Read, buffer)
-        })
-        .and_then(|buffer| {
-            if *buffer == *pattern { Ok(()) } else { Err("what was read is not what was written".into()) }
-        });
-    // What cannot be removed a sweep finds.
-    let _ = tree.remove(&root, &name, &name);
-    tried
 }

@@ -1,4 +1,4 @@
-//! What the two hosts say to each other: frames of a JSON message and bytes, each behind its length.
+//! What the two processes say to each other: frames of a JSON message and bytes, each behind its length.
 
 use std::io::{Error, ErrorKind, Result};
 

@@ -1,7 +1,10 @@
-//! The other host's store as a store: each call is a connection to its agent, and an answer is the other host's word that it is done.
+//! A store in another process, on this host or another one, as a store: each call is a connection to its agent, and an answer is the
+//! other process's word that it is done.
+
+pub(crate) mod agent;
+mod wire;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -14,24 +17,24 @@ use kv_storage::{
 };
 use tokio::net::TcpStream;
 
-use crate::wire::{Answer, Call, Meta, receive, send};
+use self::wire::{Answer, Call, Meta, receive, send};
 
-/// A store on the other host.
+/// A store of the other process.
 #[derive(Debug, Clone)]
 pub(crate) struct RemoteStore {
     agent: String,
-    root: PathBuf,
+    place: String,
 }
 
 impl RemoteStore {
-    /// Has the agent open the directory.
-    pub(crate) async fn open(agent: &str, root: &Path) -> Result<Self> {
-        let store = Self { agent: agent.to_owned(), root: root.to_owned() };
+    /// Has the agent open what is there: a directory, a URL.
+    pub(crate) async fn open(agent: &str, place: &str) -> Result<Self> {
+        let store = Self { agent: agent.to_owned(), place: place.to_owned() };
         store.warnings().await?;
         Ok(store)
     }
 
-    /// What the other host's store says of its mount.
+    /// What the other process's store warns of.
     pub(crate) async fn warnings(&self) -> Result<Vec<String>> {
         match self.call(Call::Warnings, &[]).await? {
             (Answer::Words(words), _) => Ok(words),
@@ -39,7 +42,7 @@ impl RemoteStore {
         }
     }
 
-    /// An upload on the other host, complete and about to be committed.
+    /// An upload in the other process, complete and about to be committed.
     pub(crate) async fn prepare(&self, name: &ObjectName, bytes: &[u8]) -> Result<Prepared> {
         let mut stream = self.start(Call::Publish { name: name.to_string() }, bytes).await?;
         match self.answer(&mut stream).await? {
@@ -52,7 +55,7 @@ impl RemoteStore {
         let sending = async {
             let mut stream = TcpStream::connect(&self.agent).await?;
             stream.set_nodelay(true)?;
-            send(&mut stream, &(&self.root, call), bytes).await?;
+            send(&mut stream, &(&self.place, call), bytes).await?;
             Ok(stream)
         };
         sending.await.map_err(|error| self.lost(error))
@@ -100,7 +103,7 @@ impl RemoteStore {
     }
 }
 
-/// An upload on the other host that waits for its commit.
+/// An upload in the other process that waits for its commit.
 pub(crate) struct Prepared {
     store: RemoteStore,
     stream: TcpStream,
@@ -118,6 +121,19 @@ impl Prepared {
     }
 }
 
+/// An upload with all its bytes, to be committed.
+pub(crate) async fn uploaded(
+    store: &dyn KvStore,
+    name: &ObjectName,
+    bytes: &[u8],
+) -> Result<Box<dyn Upload>> {
+    let upload = store.begin(name, bytes.len() as u64).await?;
+    for (offset, part) in (0..).step_by(1 << 20).zip(bytes.chunks(1 << 20)) {
+        upload.write(offset, HostBuf::copy_of(part).unwrap()).await.1?;
+    }
+    Ok(upload)
+}
+
 fn kind_named(name: &str) -> ErrorKind {
     use ErrorKind::{Backend, Invalid, NoSpace, OutOfRange, PermissionDenied, Unavailable, Unsupported};
     let kinds = [PermissionDenied, NoSpace, Unavailable, OutOfRange, Invalid, Unsupported];
@@ -130,7 +146,7 @@ fn meta_of(meta: Meta) -> ObjectMeta {
 
 impl fmt::Display for RemoteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "other host:{}", self.root.display())
+        write!(f, "other process:{}", self.place)
     }
 }
 
@@ -147,7 +163,7 @@ impl KvStore for RemoteStore {
     }
 
     fn health(&self) -> StoreHealth {
-        StoreHealth::default() // a dropped call leaves nothing on this host
+        StoreHealth::default() // a dropped call leaves nothing here
     }
 
     async fn idle(&self) {
