@@ -12,14 +12,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use kv_format::Checksum;
+use kv_format::kernels::{self, Destination};
+use kv_format::{Checksum, LayerPlan, TensorKind};
 use kv_memory::HostBuf;
 use kv_pipeline::Delivery;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use crate::engine::{OBJECT_BYTES, OBJECT_PAYLOAD, SECTION_BYTES};
-use crate::same_runs::SameRuns;
+use crate::engine::{CHUNK, OBJECT_BYTES, OBJECT_PAYLOAD, SECTION_BYTES, SHAPES, geometry};
+use crate::same_runs::{SameRuns, Stores};
 
 /// Piece of the hot checksum: it stays in a core's second-level cache.
 const HOT: usize = 1 << 20;
@@ -41,6 +42,8 @@ pub(crate) struct Loop {
     pub(crate) piece: usize,
     /// Whether every byte is also copied from or to engine-sized memory.
     pub(crate) copy: bool,
+    /// Whether engine-sized memory is written past the cache.
+    pub(crate) cold: bool,
     /// Whether a file's length is reserved before it is written: some file systems then write faster.
     pub(crate) reserve: bool,
     /// Whether every file is flushed to the device.
@@ -55,6 +58,8 @@ pub(crate) struct Ceilings {
     destination: HostBuf,
     /// One for each thread, as large as an object.
     tiles: Vec<HostBuf>,
+    /// A section without gaps.
+    contiguous: LayerPlan,
 }
 
 impl Ceilings {
@@ -72,8 +77,12 @@ impl Ceilings {
         let tile = |_| HostBuf::allocate(OBJECT_BYTES);
         let tiles = (0..threads).map(tile).collect::<Result<Vec<_>, _>>()?;
         let destination = HostBuf::allocate(bytes)?;
-        let mut ceilings = Self { place, objects, source, destination, tiles };
-        let how = Loop { threads: 1, piece: OBJECT_BYTES, copy: true, reserve: false, flush: false };
+        let blocks: Vec<u32> = (0..CHUNK / SHAPES[1].block_tokens).collect();
+        let contiguous =
+            LayerPlan::new(&geometry(SHAPES[1], CHUNK / SHAPES[1].block_tokens)?, &blocks, 0..CHUNK, 0..1)?;
+        let mut ceilings = Self { place, objects, source, destination, tiles, contiguous };
+        let how =
+            Loop { threads: 1, piece: OBJECT_BYTES, copy: true, cold: false, reserve: false, flush: false };
         ceilings.write("stored", how)?;
         Ok(ceilings)
     }
@@ -119,7 +128,8 @@ impl Ceilings {
     pub(crate) fn warm(&mut self) -> Result<()> {
         if matches!(self.place, Place::Folder(_)) {
             let threads = self.tiles.len();
-            self.write("warm", Loop { threads, piece: 2 << 20, copy: false, reserve: true, flush: false })?;
+            let how = Loop { threads, piece: 2 << 20, copy: false, cold: false, reserve: true, flush: false };
+            self.write("warm", how)?;
             self.remove("warm")?;
         }
         Ok(())
@@ -176,6 +186,7 @@ impl Ceilings {
         threads: usize,
         runs: &SameRuns,
         delivery: Delivery,
+        stores: Stores,
     ) -> Result<Duration> {
         let places = self.place.sources(self.objects);
         let objects = places.into_iter().enumerate();
@@ -186,7 +197,7 @@ impl Ceilings {
                 let piece = &mut tile[..RUNS_PIECE];
                 for start in starts() {
                     source.read(start, piece)?;
-                    runs.scatter(object, start / SECTION_BYTES, piece);
+                    runs.scatter(object, start / SECTION_BYTES, piece, stores);
                 }
                 return Ok(());
             }
@@ -194,7 +205,7 @@ impl Ceilings {
                 source.read(start, &mut tile[start..start + RUNS_PIECE])?;
             }
             for start in starts() {
-                runs.scatter(object, start / SECTION_BYTES, &tile[start..start + RUNS_PIECE]);
+                runs.scatter(object, start / SECTION_BYTES, &tile[start..start + RUNS_PIECE], stores);
             }
             Ok(())
         })
@@ -202,7 +213,7 @@ impl Ceilings {
 
     /// Reads every stored object.
     pub(crate) fn load(&mut self, how: Loop) -> Result<Duration> {
-        let places = self.place.sources(self.objects);
+        let (places, contiguous) = (self.place.sources(self.objects), &self.contiguous);
         let objects = places.into_iter().zip(self.destination.chunks_exact_mut(OBJECT_BYTES));
         shared_out(&mut self.tiles[..how.threads], objects, |tile, (source, engine)| {
             let source = source.open()?;
@@ -210,7 +221,17 @@ impl Ceilings {
                 let end = (start + how.piece).min(OBJECT_BYTES);
                 let piece = &mut tile[..end - start];
                 source.read(start, piece)?;
-                if how.copy {
+                if how.cold {
+                    let kind = TensorKind::Key;
+                    for (to, from) in
+                        engine[start..end].chunks_mut(SECTION_BYTES).zip(piece.chunks(SECTION_BYTES))
+                    {
+                        match from.len() {
+                            SECTION_BYTES => kernels::scatter(contiguous, kind, from, to, Destination::Cold),
+                            _ => to.copy_from_slice(from),
+                        }
+                    }
+                } else if how.copy {
                     engine[start..end].copy_from_slice(piece);
                 }
             }

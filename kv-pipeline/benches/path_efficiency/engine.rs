@@ -210,7 +210,7 @@ impl Engine {
 }
 
 /// Every K and every V has a region of its own, as engines allocate them.
-fn geometry(shape: Shape, blocks: u32) -> Result<Geometry> {
+pub(crate) fn geometry(shape: Shape, blocks: u32) -> Result<Geometry> {
     let layout = PagingLayout::token_major(shape.block_tokens, shape.heads, DIM);
     let region = layout.block_stride * u64::from(blocks) * ELEMENT as u64;
     Ok(Geometry::new(AttentionParts {

@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 
 use crate::ceilings::{Ceilings, Loop};
 use crate::engine::{Engine, OBJECT_BYTES, SHAPES};
-use crate::same_runs::SameRuns;
+use crate::same_runs::{SameRuns, Stores};
 
 /// Save or load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub(crate) fn ceilings<'a>(ceilings: &'a RefCell<Ceilings>, threads: usize, flus
         let cold = Box::new(move || ceilings.borrow_mut().checksum_cold(threads));
         add(Subject::ChecksumCold, "CRC, cold".into(), cold);
         for (direction, copy, piece, reserve) in LOOPS {
-            let how = Loop { threads, piece, copy, reserve, flush: false };
+            let how = Loop { threads, piece, copy, cold: false, reserve, flush: false };
             let (subject, what) = if copy {
                 (Subject::CopyAndStore(direction), "copy + store")
             } else {
@@ -112,8 +112,12 @@ pub(crate) fn ceilings<'a>(ceilings: &'a RefCell<Ceilings>, threads: usize, flus
             let name = format!("{} {what}, {} MiB pieces{reserved}", direction.name(), piece >> 20);
             add(subject, name, Box::new(move || plain(ceilings, direction, how)));
         }
+        let how = Loop { threads, piece: 1 << 20, copy: true, cold: true, reserve: false, flush: false };
+        let name = "load copy past the cache + store, 1 MiB pieces".into();
+        let work = Box::new(move || plain(ceilings, Direction::Load, how));
+        add(Subject::CopyAndStore(Direction::Load), name, work);
         if flushed {
-            let how = Loop { threads, piece: 2 << 20, copy: true, reserve: true, flush: true };
+            let how = Loop { threads, piece: 2 << 20, copy: true, cold: false, reserve: true, flush: true };
             let work = Box::new(move || plain(ceilings, Direction::Save, how));
             add(Subject::Flushed, "save copy + store + fsync, 2 MiB, reserved".into(), work);
         }
@@ -135,22 +139,24 @@ pub(crate) fn same_runs<'a>(
     shape: usize,
     runs: &'a SameRuns,
 ) -> Vec<Row<'a>> {
-    let row = |subject, what, work: Work<'a>| Row {
+    let row = |subject, what: &str, work: Work<'a>| Row {
         subject,
         name: format!("{what}, runs of {}", SHAPES[shape].name),
         threads: Some(threads),
         work,
     };
-    let load =
-        |delivery| -> Work<'a> { Box::new(move || ceilings.borrow_mut().load_runs(threads, runs, delivery)) };
+    let load = |delivery, stores| -> Work<'a> {
+        Box::new(move || ceilings.borrow_mut().load_runs(threads, runs, delivery, stores))
+    };
     let save = Box::new(move || ceilings.borrow_mut().save_runs(threads, runs));
-    let whole = Delivery::WholeChunk;
-    let verified = Delivery::AsVerified;
-    vec![
-        row(Subject::SaveRuns(shape), "save copy + store", save),
-        row(Subject::LoadRuns(shape, whole), "load whole, copy + store", load(whole)),
-        row(Subject::LoadRuns(shape, verified), "load copy + store", load(verified)),
-    ]
+    let mut rows = vec![row(Subject::SaveRuns(shape), "save copy + store", save)];
+    for (stores, how) in [(Stores::Memcpy, ""), (Stores::Cold, " past the cache")] {
+        for (delivery, what) in [(Delivery::WholeChunk, "load whole"), (Delivery::AsVerified, "load")] {
+            let name = format!("{what}, copy{how} + store");
+            rows.push(row(Subject::LoadRuns(shape, delivery), &name, load(delivery, stores)));
+        }
+    }
+    rows
 }
 
 /// Names of the rows of a shape.

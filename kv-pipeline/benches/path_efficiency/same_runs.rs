@@ -4,15 +4,28 @@
 use std::sync::{PoisonError, RwLock};
 
 use anyhow::Result;
+use kv_format::kernels::{self, Destination};
+use kv_format::{LayerPlan, TensorKind};
 use kv_memory::HostBuf;
 
-use crate::engine::{CHUNK, HEAD_BYTES, SECTION_BYTES, SECTIONS, Shape};
+use crate::engine::{CHUNK, HEAD_BYTES, SECTION_BYTES, SECTIONS, Shape, geometry};
+
+/// How bytes are written to the engine's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stores {
+    /// By the system's `memcpy`.
+    Memcpy,
+    /// Past the cache, which reads nothing of what it overwrites.
+    Cold,
+}
 
 /// K and V of every layer, each in a region of its own, as the engine under test has them.
 pub(crate) struct SameRuns {
     shape: Shape,
     blocks: Vec<u32>,
     regions: Vec<RwLock<HostBuf>>,
+    /// The runs of each object.
+    plans: Vec<LayerPlan>,
 }
 
 impl SameRuns {
@@ -26,7 +39,13 @@ impl SameRuns {
             region.fill(index.to_le_bytes()[0]);
             regions.push(RwLock::new(region));
         }
-        Ok(Self { shape, blocks, regions })
+        let geometry = geometry(shape, all)?;
+        let plan = |object: u32| {
+            let (chunk, head) = (object / shape.heads, object % shape.heads);
+            LayerPlan::new(&geometry, &blocks, chunk * CHUNK..(chunk + 1) * CHUNK, head..head + 1)
+        };
+        let plans = (0..objects).map(plan).collect::<kv_format::Result<_>>()?;
+        Ok(Self { shape, blocks, regions, plans })
     }
 
     /// Calls `run(place in the region, place in the section, bytes)` for each run of a section of an object.
@@ -58,9 +77,14 @@ impl SameRuns {
     }
 
     /// Copies some sections of an object into the engine's memory.
-    pub(crate) fn scatter(&self, object: usize, first: usize, piece: &[u8]) {
+    pub(crate) fn scatter(&self, object: usize, first: usize, piece: &[u8], stores: Stores) {
         for (region, section) in self.regions[first..].iter().zip(piece.chunks_exact(SECTION_BYTES)) {
             let mut memory = region.write().unwrap_or_else(PoisonError::into_inner);
+            if stores == Stores::Cold {
+                let (plan, kind) = (&self.plans[object], TensorKind::Key);
+                kernels::scatter(plan, kind, section, &mut memory, Destination::Cold);
+                continue;
+            }
             self.each_run(object, |place, at, bytes| {
                 memory[place..place + bytes].copy_from_slice(&section[at..at + bytes]);
             });

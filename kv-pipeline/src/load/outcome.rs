@@ -52,7 +52,7 @@ pub struct Loaded {
     pub requested: u32,
     /// The chunk that ended the prefix, with its reason; empty if every chunk was delivered. Its blocks hold what they held before,
     /// and so do those of all chunks behind; under [`Delivery::AsVerified`](crate::Delivery::AsVerified), or if the deadline passed while
-    /// it was being delivered, some hold its verified KV.
+    /// verified chunks were being delivered, some hold their verified KV.
     pub failures: Vec<ChunkFailure>,
     /// Sections whose checksum was verified.
     pub verified_sections: u64,

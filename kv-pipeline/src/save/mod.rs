@@ -126,7 +126,7 @@ impl Drop for SaveTask {
 }
 
 /// Objects of one save that are on their way at a time: one is gathered while others are checksummed and written.
-const OBJECTS_IN_FLIGHT: usize = 4;
+const OBJECTS_IN_FLIGHT: usize = 8;
 
 impl SaveTask {
     async fn run(self) -> Result<Saved> {
