@@ -13,6 +13,7 @@ use crate::{GateOptions, HealthGate, PosixOptions, PosixStore};
 /// | `memory://` | a new, empty [`MemoryStore`] |
 /// | `null://` | [`NullStore`] |
 /// | `s3://bucket/prefix?key=value` | `S3Store` with its default options (feature `s3`); the keys stand at `S3Store::open` |
+/// | `vast://cluster/directory` | [`Vast`](crate::Vast) over the paths that lead to the cluster, as the file says that the variable `KVBRIDGE_VAST` names (feature `vast`); paths that do not open are left out, `vast::Clusters::open` says which |
 /// | `file:///absolute/path` | `PosixStore` with its default options in that directory, which [`format()`] has made a store (feature `posix`), behind a [`HealthGate`](crate::HealthGate) with its defaults; the path is taken as it stands, without percent escapes |
 ///
 /// # Errors
@@ -27,6 +28,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
         Place::Null => Ok(Arc::new(NullStore)),
         Place::File(path) => open_file(url, path).await,
         Place::S3 => open_s3(url).await,
+        Place::Vast => open_vast(url).await,
     }
 }
 
@@ -44,6 +46,7 @@ pub async fn format(url: &str) -> Result<bool> {
     match parse(url)? {
         Place::Memory | Place::Null | Place::S3 => Ok(false),
         Place::File(path) => format_file(url, path).await,
+        Place::Vast => format_vast(url).await,
     }
 }
 
@@ -52,6 +55,7 @@ enum Place<'a> {
     Memory,
     Null,
     S3,
+    Vast,
     File(&'a str),
 }
 
@@ -59,7 +63,7 @@ fn parse(url: &str) -> Result<Place<'_>> {
     let invalid = |expected: &str| Err(Error::new(ErrorKind::Invalid, url, expected));
     let Some((scheme, rest)) = url.split_once("://") else {
         return invalid(
-            "this is no store URL: expected memory://, null://, file:///absolute/path or s3://bucket/prefix",
+            "this is no store URL: expected memory://, null://, file:///absolute/path, s3://bucket/prefix or vast://cluster/directory",
         );
     };
     match (scheme, rest) {
@@ -74,8 +78,9 @@ fn parse(url: &str) -> Result<Place<'_>> {
         }
         ("file", path) => Ok(Place::File(path)),
         ("s3", _) => Ok(Place::S3),
+        ("vast", _) => Ok(Place::Vast),
         _ => invalid(
-            "unknown scheme: expected memory://, null://, file:///absolute/path or s3://bucket/prefix",
+            "unknown scheme: expected memory://, null://, file:///absolute/path, s3://bucket/prefix or vast://cluster/directory",
         ),
     }
 }
@@ -126,6 +131,52 @@ async fn format_file(url: &str, _: &str) -> Result<bool> {
 #[cfg(not(feature = "posix"))]
 fn without_posix(url: &str) -> Error {
     let message = "kv-storage was built without the feature `posix`: enable it to open file:// stores";
+    Error::new(ErrorKind::Unsupported, url, message)
+}
+
+/// A store on its way.
+#[cfg(feature = "vast")]
+type Opening = std::pin::Pin<Box<dyn Future<Output = Result<Arc<dyn KvStore>>> + Send>>;
+
+/// Opens one path of a cluster, whose store has its own gate before each. Boxed, as a cluster's paths are opened by `open` in the end.
+#[cfg(feature = "vast")]
+pub(crate) fn path(url: String) -> Opening {
+    Box::pin(async move {
+        match parse(&url)? {
+            #[cfg(feature = "posix")]
+            Place::File(path) => {
+                Ok(Arc::new(PosixStore::open(path.as_ref(), PosixOptions::default()).await?)
+                    as Arc<dyn KvStore>)
+            }
+            _ => open(&url).await,
+        }
+    })
+}
+
+#[cfg(feature = "vast")]
+async fn open_vast(url: &str) -> Result<Arc<dyn KvStore>> {
+    let clusters = crate::vast::Clusters::from_environment().await?;
+    Ok(Arc::new(clusters.open(url, crate::VastOptions::default()).await?.store))
+}
+
+#[cfg(feature = "vast")]
+async fn format_vast(url: &str) -> Result<bool> {
+    crate::vast::Clusters::from_environment().await?.format(url).await
+}
+
+#[cfg(not(feature = "vast"))]
+async fn open_vast(url: &str) -> Result<Arc<dyn KvStore>> {
+    Err(without_vast(url))
+}
+
+#[cfg(not(feature = "vast"))]
+async fn format_vast(url: &str) -> Result<bool> {
+    Err(without_vast(url))
+}
+
+#[cfg(not(feature = "vast"))]
+fn without_vast(url: &str) -> Error {
+    let message = "kv-storage was built without the feature `vast`: enable it to open vast:// stores";
     Error::new(ErrorKind::Unsupported, url, message)
 }
 
