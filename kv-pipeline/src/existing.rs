@@ -2,7 +2,7 @@
 
 use kv_format::{ErrorKind as FormatKind, ObjectHeader};
 use kv_memory::HostBuf;
-use kv_storage::{ErrorKind as StorageKind, ObjectMeta, ReadPart};
+use kv_storage::{ErrorKind as StorageKind, ObjectMeta, ReadPart, Setback};
 
 use crate::limits::Limits;
 use crate::parts::PlannedObject;
@@ -58,6 +58,12 @@ pub(crate) async fn read_existing(
             Ok((buffer, Existing::Same(Box::new(header))))
         }
         Err(error) if error.kind() == FormatKind::Incompatible => Err(conflict(error)),
+        // What one way to the store garbles another may give whole.
+        Err(_) if core.store.another_way(&object.name, Setback::Corrupt) => {
+            count(&core.counters.verify_failures, 1);
+            count(&core.counters.objects_read_again, 1);
+            Box::pin(read_existing(core, limits, object, buffer)).await
+        }
         Err(_) => {
             quarantine(core, limits, &meta).await?;
             Ok((buffer, Existing::Nothing))

@@ -37,6 +37,10 @@ counters! {
     objects_conflicting,
     /// Objects that failed verification and were taken out of the way.
     objects_quarantined,
+    /// Objects that failed verification as one way to the store gave them, and were read again by another.
+    objects_read_again,
+    /// Objects whose upload failed, and was begun again by another way to the store.
+    objects_saved_again,
     /// Payload bytes written.
     bytes_saved,
     /// Payload bytes verified and given to an engine.

@@ -183,7 +183,12 @@ pub mod retry;
 pub mod s3;
 mod store;
 mod streaming;
+pub mod striped;
+
 pub mod throttle;
+pub mod tiered;
+
+pub mod vast;
 
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use fault::Fault;
@@ -204,7 +209,12 @@ pub use retry::{RetryOptions, Retrying};
 pub use s3::{S3Options, S3Store};
 pub use store::{
     Capabilities, DownReason, KvStore, MAX_RECORD_BYTES, ObjectMeta, Publication, ReadOutcome, ReadPart,
-    Record, StoreHealth, Upload, Version, WriteOrder,
+    Record, Setback, StoreHealth, Upload, Version, WriteOrder,
 };
 pub use streaming::{ByteRange, Next, ReadSink, WriteSource};
+
+pub use striped::Striped;
 pub use throttle::{Throttle, ThrottleOptions};
+pub use tiered::{Tiered, TieredOptions};
+
+pub use vast::{Vast, VastOptions, VastPath};

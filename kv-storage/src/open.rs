@@ -16,6 +16,7 @@ use crate::{GateOptions, HealthGate, PosixOptions, PosixStore};
 /// | `gs://bucket/prefix`, `az://container/prefix` | the same on Google's and Azure's servers (features `gcs` and `azure`): `S3Store::open_gcs`, `S3Store::open_azure` |
 /// | `nixl+posix:///absolute/path` | as `file://`, and NIXL's plugin POSIX moves the bytes of objects (feature `nixl`) |
 /// | `nixl+obj://bucket/prefix?key=value` | as `s3://`, and NIXL's plugin OBJ reads the objects (features `nixl` and `s3`), behind a gate as `file://` |
+/// | `vast://cluster/directory` | [`Vast`](crate::Vast) over the paths that lead to the cluster, as the file says that the variable `KVBRIDGE_VAST` names (feature `vast`); paths that do not open are left out, `vast::Clusters::open` says which |
 /// | `file:///absolute/path` | `PosixStore` with its default options in that directory, which [`format()`] has made a store (feature `posix`), behind a [`HealthGate`](crate::HealthGate) with its defaults; the path is taken as it stands, without percent escapes |
 ///
 /// # Errors
@@ -34,6 +35,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
         Place::Azure => open_azure(url).await,
         Place::NixlPosix(path) => open_nixl_posix(url, path).await,
         Place::NixlObj => open_nixl_obj(url).await,
+        Place::Vast => open_vast(url).await,
     }
 }
 
@@ -51,6 +53,7 @@ pub async fn format(url: &str) -> Result<bool> {
     match parse(url)? {
         Place::Memory | Place::Null | Place::S3 | Place::Gcs | Place::Azure | Place::NixlObj => Ok(false),
         Place::File(path) | Place::NixlPosix(path) => format_file(url, path).await,
+        Place::Vast => format_vast(url).await,
     }
 }
 
@@ -61,13 +64,14 @@ enum Place<'a> {
     S3,
     Gcs,
     Azure,
+    Vast,
     File(&'a str),
     NixlPosix(&'a str),
     NixlObj,
 }
 
 /// What a URL may be.
-const EXPECTED: &str = "expected memory://, null://, file:///absolute/path, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, nixl+posix:///absolute/path or nixl+obj://bucket/prefix";
+const EXPECTED: &str = "expected memory://, null://, file:///absolute/path, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, nixl+posix:///absolute/path, nixl+obj://bucket/prefix or vast://cluster/directory";
 
 fn parse(url: &str) -> Result<Place<'_>> {
     let invalid = |expected: String| Err(Error::new(ErrorKind::Invalid, url, expected));
@@ -89,6 +93,7 @@ fn parse(url: &str) -> Result<Place<'_>> {
         ("file", path) => Ok(Place::File(path)),
         ("nixl+posix", path) => Ok(Place::NixlPosix(path)),
         ("s3", _) => Ok(Place::S3),
+        ("vast", _) => Ok(Place::Vast),
         ("gs", _) => Ok(Place::Gcs),
         ("az", _) => Ok(Place::Azure),
         ("nixl+obj", _) => Ok(Place::NixlObj),
@@ -153,6 +158,52 @@ async fn format_file(url: &str, _: &str) -> Result<bool> {
 #[cfg(not(feature = "posix"))]
 fn without_posix(url: &str) -> Error {
     let message = "kv-storage was built without the feature `posix`: enable it to open stores in directories";
+    Error::new(ErrorKind::Unsupported, url, message)
+}
+
+/// A store on its way.
+#[cfg(feature = "vast")]
+type Opening = std::pin::Pin<Box<dyn Future<Output = Result<Arc<dyn KvStore>>> + Send>>;
+
+/// Opens one path of a cluster, whose store has its own gate before each. Boxed, as a cluster's paths are opened by `open` in the end.
+#[cfg(feature = "vast")]
+pub(crate) fn path(url: String) -> Opening {
+    Box::pin(async move {
+        match parse(&url)? {
+            #[cfg(feature = "posix")]
+            Place::File(path) => {
+                Ok(Arc::new(PosixStore::open(path.as_ref(), PosixOptions::default()).await?)
+                    as Arc<dyn KvStore>)
+            }
+            _ => open(&url).await,
+        }
+    })
+}
+
+#[cfg(feature = "vast")]
+async fn open_vast(url: &str) -> Result<Arc<dyn KvStore>> {
+    let clusters = crate::vast::Clusters::from_environment().await?;
+    Ok(Arc::new(clusters.open(url, crate::VastOptions::default()).await?.store))
+}
+
+#[cfg(feature = "vast")]
+async fn format_vast(url: &str) -> Result<bool> {
+    crate::vast::Clusters::from_environment().await?.format(url).await
+}
+
+#[cfg(not(feature = "vast"))]
+async fn open_vast(url: &str) -> Result<Arc<dyn KvStore>> {
+    Err(without_vast(url))
+}
+
+#[cfg(not(feature = "vast"))]
+async fn format_vast(url: &str) -> Result<bool> {
+    Err(without_vast(url))
+}
+
+#[cfg(not(feature = "vast"))]
+fn without_vast(url: &str) -> Error {
+    let message = "kv-storage was built without the feature `vast`: enable it to open vast:// stores";
     Error::new(ErrorKind::Unsupported, url, message)
 }
 

@@ -137,6 +137,13 @@ pub trait KvStore: Debug + Display + Send + Sync + 'static {
     /// A dropped call may or may not have moved the object.
     async fn quarantine(&self, name: &ObjectName, version: &Version) -> Result<bool>;
 
+    /// Whether a call about `name` that went wrong is worth making again at once, since the store has another way to its objects and
+    /// takes that next. An object is quarantined only when the answer is `false`: what one way of several garbles is not damaged.
+    /// Each way is offered once, so that asking until the answer is `false` ends. Never blocks.
+    fn another_way(&self, _name: &ObjectName, _setback: Setback) -> bool {
+        false
+    }
+
     /// Creates a record of at most [`MAX_RECORD_BYTES`]; `None` if one exists.
     ///
     /// # Errors
@@ -280,6 +287,16 @@ pub struct Record {
     pub body: Vec<u8>,
     /// What [`KvStore::replace_record`] takes.
     pub version: Version,
+}
+
+/// What went wrong with an object, for [`KvStore::another_way`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Setback {
+    /// What was read of it failed verification.
+    Corrupt,
+    /// An upload of it failed.
+    Upload,
 }
 
 /// How parts of an upload may be written.

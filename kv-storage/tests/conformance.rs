@@ -14,7 +14,8 @@ use std::time::Duration;
 use kv_storage::posix::FsyncPolicy;
 use kv_storage::{
     Fault, GateOptions, HealthGate, KvStore, Limit, MemoryStore, Metered, PosixOptions, PosixStore,
-    RetryOptions, Retrying, Throttle, ThrottleOptions, conformance,
+    RetryOptions, Retrying, Striped, Throttle, ThrottleOptions, Tiered, TieredOptions, Vast, VastOptions,
+    VastPath, conformance,
 };
 
 async fn check(writer: Arc<dyn KvStore>, reader: Arc<dyn KvStore>) {
@@ -126,6 +127,59 @@ async fn every_wrapper_over_posix() {
             check(wrap(Arc::clone(&writer)), wrap(Arc::clone(&reader))).await;
         }
     }
+}
+
+/// What makes one store of several, as pairs of handles to the same things.
+fn composed() -> [(&'static str, Arc<dyn KvStore>, Arc<dyn KvStore>); 3] {
+    let memory = MemoryStore::new();
+    let vast = || {
+        let paths = (0..2).map(|_| VastPath::new("memory", Arc::new(memory.clone()))).collect();
+        Arc::new(Vast::new("lab", paths, VastOptions::default()).unwrap())
+    };
+    let members: Vec<Arc<dyn KvStore>> = (0..3).map(|_| Arc::new(MemoryStore::new()) as _).collect();
+    let striped = || Arc::new(Striped::new(members.clone()).unwrap());
+    let behind = MemoryStore::new();
+    let tiered = || {
+        let front = Arc::new(MemoryStore::new());
+        Arc::new(Tiered::new(front, Arc::new(behind.clone()), TieredOptions::new(1 << 20)))
+    };
+    [
+        ("vast over memory", vast(), vast()),
+        ("striped over memory", striped(), striped()),
+        ("tiered over memory", tiered(), tiered()),
+    ]
+}
+
+//= SEMANTICS.md#striped-whole
+//= SEMANTICS.md#tiered-checked
+#[tokio::test(flavor = "multi_thread")]
+async fn several_stores_as_one_and_every_wrapper_over_them() {
+    for (name, writer, reader) in composed() {
+        println!("{name}");
+        check(Arc::clone(&writer), Arc::clone(&reader)).await;
+        for (wrapper, wrap) in WRAPPERS {
+            println!("{wrapper} over {name}");
+            check(wrap(Arc::clone(&writer)), wrap(Arc::clone(&reader))).await;
+        }
+    }
+}
+
+//= SEMANTICS.md#striped-whole
+#[tokio::test(flavor = "multi_thread")]
+async fn striped_and_tiered_over_posix() {
+    let fast = || PosixOptions::default().fsync(FsyncPolicy::None);
+    let (_one, writer_one, reader_one) = posix_pair(fast()).await;
+    let (_two, writer_two, reader_two) = posix_pair(fast()).await;
+    let striped = |one: &PosixStore, two: &PosixStore| -> Arc<dyn KvStore> {
+        Arc::new(Striped::new(vec![Arc::new(one.clone()), Arc::new(two.clone())]).unwrap())
+    };
+    check(striped(&writer_one, &writer_two), striped(&reader_one, &reader_two)).await;
+    // A directory as the tier of the writer, memory as that of the reader.
+    let (_tier, nvme, _) = posix_pair(fast()).await;
+    let tiered = |front: Arc<dyn KvStore>, back: &PosixStore| -> Arc<dyn KvStore> {
+        Arc::new(Tiered::new(front, Arc::new(back.clone()), TieredOptions::new(1 << 20)))
+    };
+    check(tiered(Arc::new(nvme), &writer_one), tiered(Arc::new(MemoryStore::new()), &reader_one)).await;
 }
 
 /// As they stand in a rank: the retries outside, so that they see what the gate answers.

@@ -18,7 +18,7 @@ use crate::engine::shard::Shard;
 use crate::model::ModelChoice;
 use crate::model::seeded::Heads;
 use crate::roles::reference::{self, Files};
-use crate::transfer::{self, DeviceKind, check_store};
+use crate::transfer::{self, DeviceKind, Storage, check_store};
 
 const EXAMPLES: &str = "\
 Example: the model's KV cache goes from three AMD-like ranks to one Gaudi-like rank:
@@ -42,9 +42,8 @@ struct CommandLine {
 enum Command {
     /// Makes an existing, empty directory a store; once, before the first prefill. Harmless if it is one.
     Format {
-        /// Where the KV will rest, for example file:///mnt/kv.
-        #[arg(long)]
-        store: String,
+        #[command(flatten)]
+        place: Place,
         /// Longest wait for the store, in seconds.
         #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
         deadline: u32,
@@ -97,9 +96,8 @@ enum Engine {
 
 #[derive(Debug, Args)]
 struct HandOff {
-    /// Where the KV rests between the clusters, for example file:///mnt/kv, or s3://bucket/prefix (feature `s3`).
-    #[arg(long)]
-    store: String,
+    #[command(flatten)]
+    place: Place,
     /// Tensor parallelism: number of rank processes (1, 3 or 9 for the models here, 1 to 16 for `--seeded=16x8`).
     #[arg(long, default_value_t = 1)]
     tp: usize,
@@ -111,6 +109,18 @@ struct HandOff {
     deadline: u32,
     #[command(flatten)]
     question: Question,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Place {
+    /// Where the KV rests between the clusters, for example file:///mnt/kv, vast://cluster/kv (the file that KVBRIDGE_VAST names says
+    /// which paths lead to the cluster), or s3://bucket/prefix (feature `s3`).
+    #[arg(long)]
+    store: Option<String>,
+    /// A YAML file whose section `storage_backend` says where.
+    #[arg(long)]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -165,8 +175,8 @@ fn request_id(text: &str) -> Result<String, String> {
 pub fn main() -> ExitCode {
     let (role, result) = match CommandLine::parse().command {
         Command::Rank => return rank_main::run(),
-        Command::Format { store, deadline } => {
-            ("format", format_store(&store, deadline).map_err(Failure::Launcher))
+        Command::Format { place, deadline } => {
+            ("format", format_store(&place, deadline).map_err(Failure::Launcher))
         }
         Command::Prefill { hand_off, request } => ("prefill", prefill(hand_off, request)),
         Command::Decode { hand_off, request, max_tokens, policy } => {
@@ -187,8 +197,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn format_store(store: &str, deadline: u32) -> Result<()> {
-    let formatted = transfer::format_store(store, Duration::from_secs(deadline.into()))?;
+fn format_store(place: &Place, deadline: u32) -> Result<()> {
+    let store = place.storage()?.url;
+    let formatted = transfer::format_store(&store, Duration::from_secs(deadline.into()))?;
     let outcome = if formatted { "is a store now" } else { "was a store already" };
     Ok(writeln!(io::stdout(), "{store} {outcome}")?)
 }
@@ -217,6 +228,16 @@ fn answer(question: &Question, max_tokens: u32, engine: Engine) -> Result<()> {
     Ok(())
 }
 
+impl Place {
+    fn storage(&self) -> Result<Storage> {
+        match (&self.store, &self.config) {
+            (Some(url), _) => Ok(Storage::at(url)),
+            (None, Some(path)) => Storage::configured(path),
+            (None, None) => Err(anyhow!("no store")),
+        }
+    }
+}
+
 impl HandOff {
     /// Every rank's job. Wrong models, prompts, group sizes and stores are found here, before any process starts.
     fn jobs(&self, role: &Role, id: &str) -> Result<Vec<Job>> {
@@ -224,7 +245,8 @@ impl HandOff {
         Shard::new(model.weights()?.config(), 0, self.tp)?;
         let tokens = self.question.tokens()?;
         let deadline = Duration::from_secs(self.deadline.into());
-        check_store(&self.store, deadline)?;
+        let storage = self.place.storage()?;
+        check_store(&storage, deadline)?;
         let weights_digest = model.digest()?;
         let job = |rank| Job {
             role: role.clone(),
@@ -235,7 +257,7 @@ impl HandOff {
             device: self.device,
             threads: self.question.threads(self.tp),
             tokens: tokens.clone(),
-            store: self.store.clone(),
+            store: storage.clone(),
             request_id: id.to_owned(),
             deadline,
             report: self.question.report.clone(),

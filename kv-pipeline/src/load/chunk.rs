@@ -7,9 +7,9 @@ use std::sync::Arc;
 use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{StreamExt, TryStreamExt, future};
 use kv_device::TransferRequest;
-use kv_format::{Chunk, Transfer};
+use kv_format::{Chunk, ObjectName, Transfer};
 use kv_memory::HostBuf;
-use kv_storage::{ByteRange, ErrorKind as StorageKind};
+use kv_storage::{ByteRange, ErrorKind as StorageKind, Setback};
 
 use super::failed::Failed;
 use super::held::{Held, VerifiedPart};
@@ -19,6 +19,7 @@ use super::{ChunkFailure, Delivered, LoadTask, StaticScales, StopReason};
 use crate::existing::quarantine;
 use crate::parts::{Part, PlannedObject};
 use crate::rows::together;
+use crate::stats::count;
 use crate::{Delivery, Error, Result};
 
 /// Objects of one chunk that are read at a time.
@@ -56,20 +57,34 @@ impl LoadTask {
             Err(failed) => return self.failure(chunk, &[], failed).await,
         };
         let objects = self.objects(chunk, &scales)?;
-        let all = whole_chunk_parts(&objects);
-        let result = match self.delivery {
-            Delivery::AsVerified => self.load_as_verified(number, &objects).await,
+        loop {
+            match self.load_objects(number, &objects).await {
+                Ok(delivered) => return Ok(Ok(delivered)),
+                // What one way to the store garbles another may give whole.
+                Err(failed) if failed.corrupts().is_some_and(|name| self.another_way(name)) => {}
+                Err(failed) => return self.failure(chunk, &objects, failed).await,
+            }
+        }
+    }
+
+    fn another_way(&self, name: &ObjectName) -> bool {
+        let another = self.core.store.another_way(name, Setback::Corrupt);
+        count(&self.core.counters.verify_failures, u64::from(another));
+        count(&self.core.counters.objects_read_again, u64::from(another));
+        another
+    }
+
+    async fn load_objects(&self, number: usize, objects: &[Arc<PlannedObject>]) -> Result<Delivered, Failed> {
+        let all = whole_chunk_parts(objects);
+        match self.delivery {
+            Delivery::AsVerified => self.load_as_verified(number, objects).await,
             Delivery::WholeChunk if all > self.core.pool.parts() => {
-                self.load_in_two_passes(number, &objects).await
+                self.load_in_two_passes(number, objects).await
             }
-            Delivery::WholeChunk if self.writes_where_it_reads(&objects) => {
-                self.load_held(number, &objects, all).await
+            Delivery::WholeChunk if self.writes_where_it_reads(objects) => {
+                self.load_held(number, objects, all).await
             }
-            Delivery::WholeChunk => self.load_at_once(number, &objects, all).await,
-        };
-        match result {
-            Ok(delivered) => Ok(Ok(delivered)),
-            Err(failed) => self.failure(chunk, &objects, failed).await,
+            Delivery::WholeChunk => self.load_at_once(number, objects, all).await,
         }
     }
 

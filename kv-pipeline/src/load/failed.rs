@@ -43,6 +43,14 @@ impl Failed {
         Self::Reason { reason: StopReason::Corrupt, message, object, corrupt: meta.map(Box::new) }
     }
 
+    /// The object that failed verification, if that is what ended the chunk.
+    pub(super) fn corrupts(&self) -> Option<&ObjectName> {
+        match self {
+            Self::Reason { corrupt, .. } => corrupt.as_ref().map(|meta| &meta.name),
+            Self::Error(_) => None,
+        }
+    }
+
     /// A header that does not decode, or is another object's.
     pub(super) fn header(
         object: usize,

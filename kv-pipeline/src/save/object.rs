@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kv_device::TransferRequest;
 use kv_format::{Chunk, ObjectHeader, Transfer};
 use kv_memory::HostBuf;
-use kv_storage::{Publication, Upload};
+use kv_storage::{Publication, Setback, Upload};
 
 use super::SaveTask;
 use super::filling::Filling;
@@ -32,9 +32,23 @@ pub(super) enum Stored {
 impl SaveTask {
     /// Makes sure that an object is in the store.
     pub(super) async fn save_object(&self, number: usize, chunk: &Chunk, slice: u32) -> Result<Stored> {
-        let (limits, turns) = (&self.limits, &self.turns);
         let object = PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks)?;
-        let object = &Arc::new(object);
+        let object = Arc::new(object);
+        loop {
+            let error = match self.save_planned(number, &object).await {
+                Err(error) if error.kind() == ErrorKind::Storage => error,
+                result => return result,
+            };
+            // The engine still has the bytes, so that what one way to the store lost goes by another.
+            if !self.core.store.another_way(&object.name, Setback::Upload) {
+                return Err(error);
+            }
+            count(&self.core.counters.objects_saved_again, 1);
+        }
+    }
+
+    async fn save_planned(&self, number: usize, object: &Arc<PlannedObject>) -> Result<Stored> {
+        let (limits, turns) = (&self.limits, &self.turns);
         // With the buffer for rows in one step: two objects that each waited for their second would wait for each other.
         let buffers = 1 + usize::from(object.rows.is_some());
         let mut staging = limits.run(self.core.pool.acquire_many(buffers)).await?;

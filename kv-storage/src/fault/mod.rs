@@ -35,7 +35,7 @@ use upload::FaultUpload;
 use crate::parts::{Admission, DEFAULT_STRANDED_BOUND, read_in_turns};
 use crate::{
     ByteRange, Capabilities, Error, ErrorKind, KvStore, ObjectMeta, Operation, ReadOutcome, ReadPart,
-    ReadSink, Record, Result, StoreHealth, Upload, Version,
+    ReadSink, Record, Result, Setback, StoreHealth, Upload, Version,
 };
 
 type Hook = Arc<dyn Fn(&Call) + Send + Sync>;
@@ -316,6 +316,10 @@ impl KvStore for Fault {
             inner.quarantine(&name, &version).await
         })
         .await
+    }
+
+    fn another_way(&self, name: &ObjectName, setback: Setback) -> bool {
+        self.inner.another_way(name, setback)
     }
 
     async fn create_record(&self, name: &RecordName, body: &[u8]) -> Result<Option<Version>> {

@@ -90,6 +90,18 @@ impl HealthGate {
     pub fn history(&self) -> History {
         self.rule().shared.state().condition.history()
     }
+
+    /// Whether calls would fail at once. Whoever asks and then stays away sees to it, as a caller would, that the store is probed.
+    pub(crate) fn is_down(&self) -> bool {
+        let shared = &self.rule().shared;
+        let beneath = shared.inner.health();
+        let mut state = shared.state();
+        if beneath.down {
+            state.condition.hangs(beneath.stranded, shared.now());
+        }
+        shared.attend(&mut state);
+        state.condition.is_down()
+    }
 }
 
 impl Shared {

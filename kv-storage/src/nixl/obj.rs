@@ -18,7 +18,7 @@ use crate::s3::{S3Options, S3Store};
 use crate::streaming::read_in_turns;
 use crate::{
     ByteRange, Capabilities, Error, ErrorKind, KvStore, ObjectMeta, ReadOutcome, ReadPart, ReadSink, Record,
-    Result, StoreHealth, Upload, Version,
+    Result, Setback, StoreHealth, Upload, Version,
 };
 
 /// An [`S3Store`] whose objects NIXL reads. Clones are handles to the same threads and connections.
@@ -247,6 +247,10 @@ impl KvStore for NixlObjStore {
 
     async fn quarantine(&self, name: &ObjectName, version: &Version) -> Result<bool> {
         self.s3.quarantine(name, version).await
+    }
+
+    fn another_way(&self, name: &ObjectName, setback: Setback) -> bool {
+        self.s3.another_way(name, setback)
     }
 
     async fn create_record(&self, name: &RecordName, body: &[u8]) -> Result<Option<Version>> {

@@ -11,7 +11,7 @@ use super::upload::PassingUpload;
 use super::{Passage, Rule, asked, buffers, ranged};
 use crate::{
     ByteRange, Capabilities, KvStore, Next, ObjectMeta, Operation, ReadOutcome, ReadPart, ReadSink, Record,
-    Result, StoreHealth, Upload, Version,
+    Result, Setback, StoreHealth, Upload, Version,
 };
 
 /// Counts what a streamed read hands over.
@@ -98,6 +98,10 @@ impl<R: Rule> KvStore for Passage<R> {
 
     async fn quarantine(&self, name: &ObjectName, version: &Version) -> Result<bool> {
         self.pass(Operation::Quarantine, 0, self.inner.quarantine(name, version), |_| 0).await
+    }
+
+    fn another_way(&self, name: &ObjectName, setback: Setback) -> bool {
+        self.inner.another_way(name, setback)
     }
 
     async fn create_record(&self, name: &RecordName, body: &[u8]) -> Result<Option<Version>> {

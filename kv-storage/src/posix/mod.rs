@@ -60,7 +60,7 @@ use tree::Tree;
 use crate::parts::{Admission, Stream, Workers, record_fits};
 use crate::{
     ByteRange, Capabilities, Error, ErrorKind, KvStore, ObjectMeta, ReadOutcome, ReadPart, ReadSink, Record,
-    Result, StoreHealth, Upload, Version, WriteOrder,
+    Result, Setback, StoreHealth, Upload, Version, WriteOrder,
 };
 
 /// Objects and records as files. Clones are handles to the same threads.
@@ -275,6 +275,10 @@ impl KvStore for PosixStore {
     async fn quarantine(&self, name: &ObjectName, version: &Version) -> Result<bool> {
         let (name, version) = (*name, version.clone());
         self.run(move |tree, _| tree.quarantine_object(&name, &version)).await
+    }
+
+    fn another_way(&self, _: &ObjectName, _: Setback) -> bool {
+        false
     }
 
     async fn create_record(&self, name: &RecordName, body: &[u8]) -> Result<Option<Version>> {

@@ -22,7 +22,7 @@ use crate::env::Environment;
 use crate::parts::read_in_turns;
 use crate::{
     ByteRange, Capabilities, Error, KvStore, ObjectMeta, ReadOutcome, ReadPart, ReadSink, Record, Result,
-    StoreHealth, Upload, Version,
+    Setback, StoreHealth, Upload, Version,
 };
 
 /// When and how often a [`Retrying`] tries again.
@@ -228,6 +228,10 @@ impl KvStore for Retrying {
 
     async fn quarantine(&self, name: &ObjectName, version: &Version) -> Result<bool> {
         again!(self, self.inner.quarantine(name, version))
+    }
+
+    fn another_way(&self, name: &ObjectName, setback: Setback) -> bool {
+        self.inner.another_way(name, setback)
     }
 
     async fn create_record(&self, name: &RecordName, body: &[u8]) -> Result<Option<Version>> {

@@ -66,7 +66,7 @@ use self::upload::S3Upload;
 use crate::parts::record_fits;
 use crate::{
     ByteRange, Capabilities, Error, ErrorKind, KvStore, ObjectMeta, ReadOutcome, ReadPart, ReadSink, Record,
-    Result, StoreHealth, Upload, Version, WriteOrder,
+    Result, Setback, StoreHealth, Upload, Version, WriteOrder,
 };
 
 /// Where objects go that failed verification.
@@ -358,6 +358,10 @@ impl KvStore for S3Store {
     async fn quarantine(&self, name: &ObjectName, version: &Version) -> Result<bool> {
         let (name, version) = (*name, version.clone());
         self.core.run(move |core, lane| Self::quarantine_object(core, lane, name, version)).await
+    }
+
+    fn another_way(&self, _: &ObjectName, _: Setback) -> bool {
+        false
     }
 
     async fn create_record(&self, name: &RecordName, body: &[u8]) -> Result<Option<Version>> {

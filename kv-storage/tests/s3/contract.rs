@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kv_memory::{HugePages, StagingPool};
 use kv_storage::s3::{S3Options, S3Store};
-use kv_storage::{Fault, KvStore, Metered, conformance};
+use kv_storage::{Fault, KvStore, MemoryStore, Metered, Striped, Tiered, TieredOptions, conformance};
 
 use crate::s3_server::{Server, options};
 
@@ -65,4 +65,31 @@ async fn metered_and_fault_over_it() {
     let store: Arc<dyn KvStore> = Arc::new(server.open(options()).await.unwrap());
     check(Arc::new(Metered::new(Arc::clone(&store))), Arc::clone(&store)).await;
     check(Arc::new(Fault::new(Arc::clone(&store))), Arc::new(Fault::new(store))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn striped_and_tiered_over_servers() {
+    let servers = [Server::start(), Server::start()];
+    let mut striped: Vec<Arc<Striped>> = Vec::new();
+    for _ in 0..2 {
+        let mut members: Vec<Arc<dyn KvStore>> = Vec::new();
+        for server in &servers {
+            members.push(Arc::new(server.open(options()).await.unwrap()));
+        }
+        striped.push(Arc::new(Striped::new(members).unwrap()));
+    }
+    let [writer, reader] = [&striped[0], &striped[1]].map(Arc::clone);
+    check(writer, reader).await;
+    // What dropped commits left.
+    striped[0].sweep(std::time::Duration::ZERO).await.unwrap();
+    for server in &servers {
+        let left: Vec<String> =
+            server.keys().into_iter().filter(|key| !key.starts_with("quarantine/")).collect();
+        assert!(left.is_empty(), "the suite left {left:?}");
+    }
+    let back: Arc<dyn KvStore> = Arc::new(servers[0].open(options()).await.unwrap());
+    let tiered = || {
+        Arc::new(Tiered::new(Arc::new(MemoryStore::new()), Arc::clone(&back), TieredOptions::new(1 << 20)))
+    };
+    check(tiered(), tiered()).await;
 }

@@ -6,7 +6,9 @@ mod health;
 mod limit;
 mod metered;
 mod retry;
+mod striped;
 mod throttle;
+mod tiered;
 mod without_files;
 
 use std::pin::Pin;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::ModelChoice;
-use crate::transfer::DeviceKind;
+use crate::transfer::{DeviceKind, Storage};
 
 /// What the group does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ pub enum Policy {
 }
 
 /// One rank's work.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// What the group does.
     pub role: Role,
@@ -53,7 +53,7 @@ pub struct Job {
     /// The prompt.
     pub tokens: Vec<u32>,
     /// Where the KV goes to or comes from.
-    pub store: String,
+    pub store: Storage,
     /// Names the hand-off, the same on all ranks of both clusters.
     pub request_id: String,
     /// Longest wait for the store, and for the other cluster through it.

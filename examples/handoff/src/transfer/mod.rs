@@ -11,6 +11,7 @@ mod identity;
 mod memory;
 #[expect(unsafe_code, reason = "registering the engine's memory is the one promise to make")]
 mod registration;
+mod storage;
 mod store;
 mod transport;
 
@@ -22,6 +23,7 @@ use crate::engine::shard::Shard;
 
 pub use device::DeviceKind;
 pub use memory::DeviceMemory;
+pub use storage::Storage;
 pub use store::{check as check_store, format as format_store};
 pub use transport::Transport;
 

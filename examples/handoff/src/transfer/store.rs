@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Storage;
 use anyhow::{Context, Result, anyhow, ensure};
 use kv_storage::KvStore;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
 /// Opens a store; the errors say what was expected.
-pub(super) async fn open(url: &str, deadline: Duration) -> Result<Arc<dyn KvStore>> {
-    let opened = timeout(deadline, kv_storage::open(url)).await;
-    let opened = opened.map_err(|_| too_slow(url, deadline))?;
+pub(super) async fn open(storage: &Storage, deadline: Duration) -> Result<Arc<dyn KvStore>> {
+    let opened = timeout(deadline, kv_storage::open(&storage.url)).await;
+    let opened = opened.map_err(|_| too_slow(&storage.url, deadline))?;
     // The message is the whole sentence; its sources only repeat parts of it.
-    opened.map_err(|error| anyhow!("{error}"))
+    let store = opened.map_err(|error| anyhow!("{error}"))?;
+    Ok(storage.capped(store))
 }
 
 /// Makes the place that the URL names a store; `false` if it was one already.
@@ -35,9 +37,9 @@ pub fn format(url: &str, deadline: Duration) -> Result<bool> {
 ///
 /// # Errors
 /// There is no such store, it cannot be written, or two processes cannot meet in it.
-pub fn check(url: &str, deadline: Duration) -> Result<()> {
-    shared(url)?;
-    runtime()?.block_on(open(url, deadline)).map(drop).context("the store cannot be used")
+pub fn check(storage: &Storage, deadline: Duration) -> Result<()> {
+    shared(&storage.url)?;
+    runtime()?.block_on(open(storage, deadline)).map(drop).context("the store cannot be used")
 }
 
 fn shared(url: &str) -> Result<()> {

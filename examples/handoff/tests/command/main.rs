@@ -17,3 +17,4 @@ mod scene;
 mod signals;
 mod small_disk;
 mod store_files;
+mod vast;

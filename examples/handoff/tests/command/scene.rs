@@ -23,6 +23,8 @@ const MARK: &str = "HANDOFF_TEST_SCENE";
 pub(crate) struct Scene {
     directory: TempDir,
     store: String,
+    /// The file that says which paths lead to which VAST cluster.
+    clusters: Option<PathBuf>,
     model: Vec<String>,
 }
 
@@ -61,13 +63,30 @@ impl Scene {
         fs::write(directory.path().join("prompt"), prompt).unwrap();
         let store = format!("file://{}", directory.path().join("store").display());
         format_store(&store);
-        Self { directory, store, model }
+        Self { directory, store, clusters: None, model }
     }
 
     /// The same scene with another store, which the test has formatted, or means not to be one.
     pub(crate) fn with_store(mut self, url: &str) -> Self {
         url.clone_into(&mut self.store);
         self
+    }
+
+    /// The same scene with clusters in a file.
+    pub(crate) fn with_clusters(mut self, json: &str) -> Self {
+        let path = self.path().join("clusters.json");
+        fs::write(&path, json).unwrap();
+        self.clusters = Some(path);
+        self
+    }
+
+    /// Makes the place that a configuration names a store.
+    #[track_caller]
+    pub(crate) fn format(&self, config: &str) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_handoff"));
+        command.args(["format", "--config", config]);
+        command.envs(self.clusters.as_ref().map(|path| ("KVBRIDGE_VAST", path)));
+        stdout(&command.output().unwrap());
     }
 
     /// The test's own directory.
@@ -86,9 +105,10 @@ impl Scene {
         command.arg(role).args(&self.model).args(arguments);
         command.arg("--prompt-file").arg(self.path().join("prompt"));
         command.arg("--report").arg(self.path().join(format!("{role}.json")));
-        if role != "reference" {
+        if role != "reference" && !arguments.contains(&"--config") {
             command.args(["--store", &self.store]);
         }
+        command.envs(self.clusters.as_ref().map(|path| ("KVBRIDGE_VAST", path)));
         command.env(MARK, self.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own, as a shell would make it, so that a test can press Ctrl-C.
