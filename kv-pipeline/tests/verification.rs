@@ -319,7 +319,6 @@ async fn a_short_read_that_is_called_done_is_refused_wherever_it_ends() {
         let len = bytes.len();
         for end in [0, 100, HEADER_PAGE, HEADER_PAGE + 1, len / 2, len - 1] {
             assert!(bytes[end..].iter().any(|byte| *byte != 0), "the damage would be none");
-            plant(&store, name, bytes).await; // what is refused is taken out of the way
             let fault = Fault::new(Arc::new(store.clone()));
             let name = *name;
             let reads = When::every(Operation::Read).matching(move |call| call.object == Some(name));
@@ -328,6 +327,7 @@ async fn a_short_read_that_is_called_done_is_refused_wherever_it_ends() {
                 Rank::new(namespace(), Arc::new(fault.clone()), gaudi_like(0..HEADS, Replica::ONLY));
             assert_refused(&consumer, StopReason::Corrupt, &format!("{end} of {len} bytes came")).await;
             assert!(fault.fired() > 0);
+            plant(&store, &name, bytes).await; // what was refused is out of the way
         }
     }
 }
