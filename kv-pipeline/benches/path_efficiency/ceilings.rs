@@ -115,24 +115,16 @@ impl Ceilings {
     }
 
     /// Writes every object fresh. Creating and closing files is part of it; removing them is not.
+    ///
+    /// Every save, a plain loop's as well as the pipeline's, is made twice and the second one is timed. A virtual machine gives pages that
+    /// were free for two seconds back to its host and takes them again at a tenth of the speed of a write: whoever saved first after
+    /// a pause would pay for that.
     pub(crate) fn save(&mut self, how: Loop) -> Result<Duration> {
-        self.warm()?;
+        self.write("fresh", how)?;
+        self.remove("fresh")?;
         let took = self.write("fresh", how)?;
         self.remove("fresh")?;
         Ok(took)
-    }
-
-    /// Writes as many bytes and removes them again, just before any save is timed. A virtual machine gives pages that were free for two
-    /// seconds back to its host, and takes them again at a tenth of the speed of a write: whoever saved first after a pause would
-    /// pay for that, be it a plain loop or the pipeline.
-    pub(crate) fn warm(&mut self) -> Result<()> {
-        if matches!(self.place, Place::Folder(_)) {
-            let threads = self.tiles.len();
-            let how = Loop { threads, piece: 2 << 20, copy: false, cold: false, reserve: true, flush: false };
-            self.write("warm", how)?;
-            self.remove("warm")?;
-        }
-        Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -162,7 +154,11 @@ impl Ceilings {
 
     /// Writes every object's payload fresh, gathered along the runs of a shape.
     pub(crate) fn save_runs(&mut self, threads: usize, runs: &SameRuns) -> Result<Duration> {
-        self.warm()?;
+        self.write_runs(threads, runs)?;
+        self.write_runs(threads, runs)
+    }
+
+    fn write_runs(&mut self, threads: usize, runs: &SameRuns) -> Result<Duration> {
         let places = self.place.sinks("fresh", self.objects);
         let objects = places.into_iter().enumerate();
         let took = shared_out(&mut self.tiles[..threads], objects, |tile, (object, sink)| {

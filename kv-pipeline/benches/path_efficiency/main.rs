@@ -159,9 +159,9 @@ fn measure(
     let mut all = rows::ceilings(&loops, threads, flushing.is_some());
     for (shape, runs, engine) in &engines {
         all.extend(rows::same_runs(&loops, threads, *shape, runs));
-        all.extend(rows::pipeline(runtime, &loops, engine, *shape));
+        all.extend(rows::pipeline(runtime, engine, *shape));
     }
-    all.extend(flushing.as_ref().map(|engine| rows::flushed(runtime, &loops, engine, SHAPES[0].name)));
+    all.extend(flushing.as_ref().map(|engine| rows::flushed(runtime, engine, SHAPES[0].name)));
     all.retain(|row| wanted(&row.name));
     machine.note("huge pages got", machine::huge_pages_in_use());
     machine.note(
