@@ -6,6 +6,9 @@
 //! | [`NullStore`] | `null://` | measuring everything above the store; saving switched off |
 //! | `PosixStore` (feature `posix`) | `file:///absolute/path` | a local disk or tmpfs shared by the processes of a host, or an NFS mount shared by hosts |
 //! | `S3Store` (feature `s3`) | `s3://bucket/prefix` | a bucket shared by hosts, and any `object_store::ObjectStore` |
+//! | [`Vast`] | `vast://cluster/directory` (feature `vast`), over paths to one namespace | several mounts or endpoints of one cluster: their speed together, and none of them missed |
+//! | [`Tiered`] | over two others | a bounded copy in memory or NVMe of what a slower store has |
+//! | [`Striped`] | over independent others | each object in all of them |
 //! | [`Fault`] | wraps another | scripted faults: errors, hangs, damage, lost answers |
 //! | [`Metered`] | wraps another | counts calls, bytes, errors, and what is in flight |
 //! | [`HealthGate`] | wraps another | deadlines; fails at once while the store hangs or fails, and probes it until it is well |
@@ -150,6 +153,7 @@
 //! * `posix` (default): the store on a directory.
 //! * `io-uring`: its io_uring engine for disks, chosen by `PosixOptions::io`. It brings this crate's only unsafe module.
 //! * `s3`: the store on S3 and on any `object_store::ObjectStore`.
+//! * `vast`: clusters by name and the storage section of a configuration file.
 //! * `conformance`: the suite for implementors.
 #![cfg_attr(not(feature = "io-uring"), forbid(unsafe_code))]
 #![deny(unsafe_code)]
