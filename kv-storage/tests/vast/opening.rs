@@ -52,6 +52,7 @@ fn what_is_no_storage_section_is_refused_with_its_line() {
         let text = PREFILL.replace(from, to);
         assert_ne!(text, PREFILL);
         let error = serde_saphyr::from_str::<File>(&text).unwrap_err().to_string();
+        assert!(error.contains(named), "{error}");
         assert!(error.contains(&format!("line {line} ")), "line {line} is not in: {error}");
     }
     for (from, to, expected) in [
