@@ -8,6 +8,9 @@
 //! | `S3Store` (feature `s3`) | `s3://bucket/prefix` | a bucket shared by hosts, and any `object_store::ObjectStore` |
 //! | `PosixStore` with `IoEngine::Nixl` (feature `nixl`) | `nixl+posix:///absolute/path` | a directory whose bytes NIXL moves |
 //! | `nixl::NixlObjStore` (features `nixl`, `s3`) | `nixl+obj://bucket/prefix` | a bucket that NIXL reads |
+//! | [`Vast`] | `vast://cluster/directory` (feature `vast`), over paths to one namespace | several mounts or endpoints of one cluster: their speed together, and none of them missed |
+//! | [`Tiered`] | over two others | a bounded copy in memory or NVMe of what a slower store has |
+//! | [`Striped`] | over independent others | each object in all of them |
 //! | [`Fault`] | wraps another | scripted faults: errors, hangs, damage, lost answers |
 //! | [`Metered`] | wraps another | counts calls, bytes, errors, and what is in flight |
 //! | [`HealthGate`] | wraps another | deadlines; fails at once while the store hangs or fails, and probes it until it is well |
@@ -154,6 +157,7 @@
 //! * `nixl`: NIXL as what moves the bytes (Linux), loaded when a store asks for it. It brings unsafe modules, which load and call it.
 //! * `s3`: the store on S3 and on any `object_store::ObjectStore`.
 //! * `gcs`, `azure`: the same on Google's and Azure's servers; not tried on the real ones.
+//! * `vast`: clusters by name and the storage section of a configuration file.
 //! * `conformance`: the suite for implementors.
 #![cfg_attr(not(any(feature = "io-uring", feature = "nixl")), forbid(unsafe_code))]
 #![deny(unsafe_code)]

@@ -129,8 +129,11 @@ async fn every_wrapper_over_posix() {
     }
 }
 
+/// A writer's handle and a reader's.
+type Pair = (Arc<dyn KvStore>, Arc<dyn KvStore>);
+
 /// What makes one store of several, as pairs of handles to the same things.
-fn composed() -> [(&'static str, Arc<dyn KvStore>, Arc<dyn KvStore>); 3] {
+fn composed() -> [(&'static str, Pair); 3] {
     let memory = MemoryStore::new();
     let vast = || {
         let paths = (0..2).map(|_| VastPath::new("memory", Arc::new(memory.clone()))).collect();
@@ -144,9 +147,9 @@ fn composed() -> [(&'static str, Arc<dyn KvStore>, Arc<dyn KvStore>); 3] {
         Arc::new(Tiered::new(front, Arc::new(behind.clone()), TieredOptions::new(1 << 20)))
     };
     [
-        ("vast over memory", vast(), vast()),
-        ("striped over memory", striped(), striped()),
-        ("tiered over memory", tiered(), tiered()),
+        ("vast over memory", (vast(), vast())),
+        ("striped over memory", (striped(), striped())),
+        ("tiered over memory", (tiered(), tiered())),
     ]
 }
 
@@ -154,7 +157,7 @@ fn composed() -> [(&'static str, Arc<dyn KvStore>, Arc<dyn KvStore>); 3] {
 //= SEMANTICS.md#tiered-checked
 #[tokio::test(flavor = "multi_thread")]
 async fn several_stores_as_one_and_every_wrapper_over_them() {
-    for (name, writer, reader) in composed() {
+    for (name, (writer, reader)) in composed() {
         println!("{name}");
         check(Arc::clone(&writer), Arc::clone(&reader)).await;
         for (wrapper, wrap) in WRAPPERS {

@@ -213,8 +213,7 @@ async fn a_streamed_read_of_the_whole_object_leaves_a_copy_and_one_of_a_part_non
             .await
             .unwrap()
             .unwrap();
-        let bytes = kept.0.lock().unwrap().clone();
-        bytes
+        kept.0.lock().unwrap().clone()
     };
     assert_eq!(stream(&[(10, 50), (60, 20)]).await, bytes[10..80]);
     assert_eq!((store.state().objects, store.state().bytes), (0, 0));

@@ -39,7 +39,8 @@ const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
   cargo xtask demo --prompt 'Why is the sky blue?' --tp-prefill 9 --tp-decode 3
   cargo xtask demo --seeded --all-pairs              no network: random weights, all nine TP pairs
   KVBRIDGE_MODEL=/path/to.gguf cargo xtask demo      your own copy of the model
-  cargo xtask demo --store file:///mnt/nfs/kv        a store that you have, or an empty folder that becomes one; it is kept")]
+  cargo xtask demo --store file:///mnt/nfs/kv        a store that you have, or an empty folder that becomes one; it is kept
+  KVBRIDGE_VAST=clusters.json cargo xtask demo --store vast://vast-cluster/kv-cache   a cluster of several paths")]
 pub(crate) struct Options {
     /// Ask this instead of the two built-in prompts.
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
