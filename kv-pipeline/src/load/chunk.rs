@@ -233,11 +233,13 @@ impl LoadTask {
         number: usize,
         objects: &[Arc<PlannedObject>],
     ) -> Result<Delivered, Failed> {
-        let mut sum = Delivered::default();
-        for set in together(objects) {
-            let seen = set.iter().map(|_| State::default()).collect();
-            sum = sum + self.stream_together(&set, objects, seen).await?;
-        }
+        let sets = together(objects);
+        let nothing = |set: &[usize]| set.iter().map(|_| State::default()).collect();
+        let streams: Vec<_> =
+            sets.iter().map(|set| self.stream_together(set, objects, nothing(set))).collect();
+        // Each is run to its end, also if another fails: a device may be about to write the engine's blocks for it.
+        let ended: Vec<_> = stream::iter(streams).buffered(OBJECTS_AT_ONCE).collect().await;
+        let sum = ended.into_iter().try_fold(Delivered::default(), |sum, one| Ok::<_, Failed>(sum + one?))?;
         self.turns.wait(&self.limits, number).await?;
         Ok(sum)
     }

@@ -16,7 +16,7 @@ const LIMITS: [(&str, u64); 8] = [
     ("keys", 192),
     ("plan", 13),
     ("checksum", 388),
-    ("gather-token-major", 464),
+    ("gather-token-major", 148),
     ("gather-head-major", 857),
     ("gather-x-packed", 956),
     ("gather-transposed", 1_318),
