@@ -9,15 +9,17 @@ use std::time::Duration;
 use kv_device::Fence;
 use kv_device::parts::InFlight;
 use kv_format::{Chunk, ChunkKey};
+use kv_storage::{Upload, WriteOrder};
 use tokio::task::JoinError;
 
 use crate::blocks::SequenceBlocks;
 use crate::in_order::{Turns, side_by_side};
 use crate::limits::Limits;
 use crate::operation::{Canceller, Operation};
+use crate::parts::PlannedObject;
 use crate::pipeline::Core;
 use crate::request::planned_chunks;
-use crate::{Error, Registered, Result, SaveRequest};
+use crate::{Registered, Result, SaveRequest};
 use object::Stored;
 
 /// The role `kv_producer`: saves, and hands requests over. Cheap to clone.
@@ -69,7 +71,8 @@ impl Producer {
         let operation = Operation::start(&self.core.runtime, |cancelled| {
             let limits = Limits::new(&core.environment, request.timeout, core.device_grace, cancelled);
             let gate = InFlight::new();
-            SaveTask { core, registered, chunks, blocks, after, limits, turns, gate }.run()
+            let begun = Turns::new();
+            SaveTask { core, registered, chunks, blocks, after, limits, begun, turns, gate }.run()
         });
         Ok(Save { operation })
     }
@@ -113,6 +116,8 @@ struct SaveTask {
     blocks: SequenceBlocks,
     after: Option<Arc<dyn Fence>>,
     limits: Limits,
+    /// Passed by each piece whose upload has begun, or that makes none.
+    begun: Turns,
     turns: Turns,
     /// What the store's threads read of the engine's memory; closed when the save ends.
     gate: Arc<InFlight>,
@@ -174,7 +179,7 @@ impl SaveTask {
         let stored = if writes {
             self.save_object(number, chunk, slice).await.map(Some)
         } else {
-            turns.wait(limits, number).await.map(|()| None).map_err(Error::from)
+            self.make_no_upload(number).await.map(|()| None)
         };
         match &stored {
             Ok(_) => turns.pass(number),
@@ -185,6 +190,25 @@ impl SaveTask {
             }
         }
         stored
+    }
+
+    /// Begins an upload. A store that keeps whole objects until their commit has room for so many: there they begin in their order, or
+    /// one that is published late would have the room that one before it waits for.
+    async fn begin(&self, number: usize, object: &PlannedObject) -> Result<Box<dyn Upload>> {
+        let (limits, store) = (&self.limits, &self.core.store);
+        if store.capabilities().write_order == WriteOrder::Whole {
+            self.begun.wait(limits, number).await?;
+        }
+        let upload = limits.run(store.begin(&object.name, object.layout.object_len)).await??;
+        self.begun.pass(number);
+        Ok(upload)
+    }
+
+    /// Waits for the turn of a piece that has nothing to upload.
+    async fn make_no_upload(&self, number: usize) -> Result<()> {
+        self.begun.wait(&self.limits, number).await?;
+        self.begun.pass(number);
+        Ok(self.turns.wait(&self.limits, number).await?)
     }
 }
 

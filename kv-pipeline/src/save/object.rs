@@ -57,11 +57,11 @@ impl SaveTask {
         let (staging, existing) = read_existing(&self.core, limits, object, staging).await?;
         if let Existing::Same(_) = existing {
             drop((staging, rows));
-            turns.wait(limits, number).await?;
+            self.make_no_upload(number).await?;
             count(&self.core.counters.objects_deduplicated, 1);
             return Ok(Stored::Deduplicated);
         }
-        let upload = limits.run(self.core.store.begin(&object.name, object.layout.object_len)).await??;
+        let upload = self.begin(number, object).await?;
         reach(&self.core, crash::OBJECT_BEGUN);
         let filled = match self.fill(object, &*upload, staging, rows).await {
             // No staging is held while others take their turn.
