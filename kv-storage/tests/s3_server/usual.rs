@@ -41,6 +41,7 @@ impl Server {
             .with_unsigned_payload(true)
             .with_http_connector(Plain)
             .with_retry(retries)
+            .with_disable_bulk_delete(true) // which the server does not know
             .build()
             .unwrap()
     }

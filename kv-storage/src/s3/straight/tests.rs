@@ -7,19 +7,23 @@ use hyper::Request;
 use object_store::client::HttpRequestBody;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(20);
 
-/// Stands until it is set.
+/// Stands until it is set; whoever sleeps wakes when it is told to.
 #[derive(Debug, Default)]
-struct Hand(AtomicU64);
+struct Hand {
+    seconds: AtomicU64,
+    wakes: Arc<Notify>,
+}
 
 impl Clock for Hand {
     fn now(&self) -> Duration {
-        Duration::from_secs(self.0.load(Ordering::Relaxed))
+        Duration::from_secs(self.seconds.load(Ordering::Relaxed))
     }
 
     fn unix_millis(&self) -> u64 {
@@ -27,7 +31,8 @@ impl Clock for Hand {
     }
 
     fn sleep(&self, _: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(std::future::pending())
+        let wakes = Arc::clone(&self.wakes);
+        Box::pin(async move { wakes.notified().await })
     }
 }
 
@@ -174,7 +179,7 @@ async fn a_connection_that_was_closed_or_is_old_is_not_used_and_a_body_that_brea
             assert_eq!(to_end(raw(&mut answer).unwrap()).await, b"body");
             assert_eq!(scene.idle(), 1);
             if old {
-                scene.clock.0.fetch_add(IDLE.as_secs(), Ordering::Relaxed);
+                scene.clock.seconds.fetch_add(IDLE.as_secs(), Ordering::Relaxed);
             } else {
                 drop(server);
             }
@@ -185,6 +190,23 @@ async fn a_connection_that_was_closed_or_is_old_is_not_used_and_a_body_that_brea
         let (mut answer, _) = scene.ask(io, &mut server, &whole[..whole.len() - 1]).await;
         drop(server);
         assert_eq!(to_end(raw(&mut answer).unwrap()).await, b"bod");
+        assert_eq!(scene.idle(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_uses_is_closed_in_time() {
+    in_time(async {
+        let scene = Scene::new().await;
+        let (io, mut server) = scene.connect().await;
+        let whole = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody";
+        let (mut answer, _) = scene.ask(io, &mut server, whole).await;
+        assert_eq!(to_end(raw(&mut answer).unwrap()).await, b"body");
+        assert_eq!(scene.idle(), 1);
+        scene.clock.seconds.store(IDLE.as_secs(), Ordering::Relaxed);
+        scene.clock.wakes.notify_one();
+        assert_eq!(server.read(&mut [0]).await.unwrap(), 0, "the other end hears of it");
         assert_eq!(scene.idle(), 0);
     })
     .await;
