@@ -6,13 +6,16 @@ mod weed_binary;
 
 use self::servers::{Lab, Shape};
 use crate::processes::{Processes, Stdout};
-use crate::workspace::{Metadata, cargo, root};
+use crate::programs::{Program, Programs};
+use crate::workspace::{Metadata, root};
 use anyhow::{Result, bail, ensure};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// The suite, in kv-storage.
+const TESTS: &str = "s3_weed";
 
 /// Runs the S3 suite on SeaweedFS, from one process and from a cluster of three volume servers that keep two copies of everything.
 ///
@@ -65,6 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 pub(crate) fn suite(processes: &Processes, root: &Path, target: &Path) -> Result<()> {
     let weed = weed_binary::install(processes, target)?;
     let start = Instant::now();
+    let programs = Programs::build(processes, &root.join("kv-storage"), &[Program::Test(TESTS)])?;
     let runs = [
         (
             Shape::Single,
@@ -83,20 +87,8 @@ pub(crate) fn suite(processes: &Processes, root: &Path, target: &Path) -> Result
         // A server dies in some of them: each run has its own.
         let lab = Lab::start(&weed, target, shape)?;
         println!("   SeaweedFS, {shape}: {}", names.join(", "));
-        let mut command = Command::new(cargo());
-        command.args([
-            "test",
-            "--quiet",
-            "-p",
-            "kv-storage",
-            "--features",
-            "s3,conformance",
-            "--test",
-            "s3_weed",
-            "--",
-        ]);
-        command.args(["--exact", "--nocapture"]).args(names).current_dir(root);
-        command.envs(lab.environment());
+        let mut command = programs.command(TESTS)?;
+        command.args(["--exact", "--nocapture"]).args(names).envs(lab.environment());
         let finished = processes.run(&mut command, Stdout::Inherit, LIMIT)?;
         ensure!(
             finished.status.success(),
