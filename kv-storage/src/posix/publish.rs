@@ -185,7 +185,15 @@ impl Upload for PosixUpload {
     }
 
     async fn abort(self: Box<Self>) -> Result<()> {
-        let Self { workers, temporary, .. } = *self;
-        workers.run(temporary, Temporary::remove).await.1
+        let Self { workers, temporary, data, .. } = *self;
+        // Closed on the thread, as by a commit.
+        let work = move |held: &mut Option<(Arc<DataFile>, Temporary)>| match held.take() {
+            Some((data, mut temporary)) => {
+                drop(data);
+                temporary.remove()
+            }
+            None => unreachable!("a job runs once"),
+        };
+        workers.run(Some((data, temporary)), work).await.1
     }
 }
