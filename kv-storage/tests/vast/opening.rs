@@ -126,7 +126,7 @@ fn a_clusters_paths_lead_to_the_directory_that_the_url_names() {
 async fn a_text_without_clusters_is_refused_with_line_and_column() {
     for (text, expected) in [
         ("", "line 1 column 0"),
-        ("{\n\"c\": {\"path\": []}}", "unknown field `path`, expected `paths` at line 2"),
+        ("{\n\"c\": {\"path\": []}}", "unknown field `path`, expected `paths` or `records` at line 2"),
         (r#"{"c": {"paths": [{"url": "file:///m", "king": "x"}]}}"#, "unknown field `king`"),
         (r#"{"c": {"paths": []}}"#, "has no paths"),
     ] {
