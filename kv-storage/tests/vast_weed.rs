@@ -50,6 +50,9 @@ async fn open(url: &str) -> Vast {
     opened.await.unwrap_or_else(|_| panic!("{url} does not answer within {PATIENCE:?}"))
 }
 
+//= SEMANTICS.md#vast-one-namespace
+//= SEMANTICS.md#vast-writes
+//= SEMANTICS.md#vast-record-kind
 /// The suite with its writer here and its reader in another process, and the other way round, both at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn conformance_over_two_directories_and_the_gateway() {

@@ -120,8 +120,9 @@ impl Clusters {
         let kinds: Vec<&str> = paths.iter().filter_map(|path| path.kind.as_deref()).collect();
         match &cluster.records {
             Some(records) if !kinds.contains(&records.as_str()) => {
-                let message =
-                    format!("records are to be kept by paths of the kind {records:?}, but the kinds are {kinds:?}");
+                let message = format!(
+                    "records are to be kept by paths of the kind {records:?}, but the kinds are {kinds:?}"
+                );
                 Err(Error::new(ErrorKind::Invalid, url, message))
             }
             _ => Ok(paths),

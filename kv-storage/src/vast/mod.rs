@@ -122,7 +122,11 @@ impl Default for VastOptions {
     fn default() -> Self {
         let second = Duration::from_secs(1);
         let gate = GateOptions::default().deadline(Some(10 * second)).failures(3);
-        Self { gate: gate.probe_deadline(5 * second).intervals(second, 4 * second), spare: None, records: None }
+        Self {
+            gate: gate.probe_deadline(5 * second).intervals(second, 4 * second),
+            spare: None,
+            records: None,
+        }
     }
 }
 
@@ -180,7 +184,11 @@ impl Vast {
             None => 0,
             Some(wanted) => match kinds.iter().position(|kind| *kind == wanted) {
                 Some(kind) => kind,
-                None => return invalid(format!("no path of the kind {wanted:?}, which keeps records: the kinds are {kinds:?}")),
+                None => {
+                    return invalid(format!(
+                        "no path of the kind {wanted:?}, which keeps records: the kinds are {kinds:?}"
+                    ));
+                }
             },
         };
         let environment = gate.environment;

@@ -103,14 +103,18 @@ impl ReadSink for Stopping {
         assert!(buffer[..] == self.expected[index * PART..(index + 1) * PART], "range {index} is wrong");
         self.handed.lock().unwrap().push(index);
         if let Some(relay) = self.relay.lock().unwrap().take() {
-            stop(&relay.child);
+            stop(relay.child.id());
         }
         Next::Reuse(buffer)
     }
 }
 
 async fn load(store: &Vast, name: &ObjectName, relay: Option<Arc<Process>>) -> Arc<Stopping> {
-    let sink = Arc::new(Stopping { expected: bytes(name, LONG), relay: Mutex::new(relay), handed: Mutex::default() });
+    let sink = Arc::new(Stopping {
+        expected: bytes(name, LONG),
+        relay: Mutex::new(relay),
+        handed: Mutex::default(),
+    });
     let ranges = (0..LONG).step_by(PART).map(|offset| ByteRange { offset: offset as u64, len: PART });
     let reading = store.read_into(
         name,
@@ -147,7 +151,7 @@ async fn a_load_whose_server_stops_ends_by_the_other_path_and_the_path_is_used_a
     each_once(&*load(store, &name, None).await);
     assert_eq!(store.paths()[1].moved_bytes - direct, LONG as u64, "all of it by the path that is left");
 
-    resume(&cluster.relay.child);
+    resume(cluster.relay.child.id());
     cluster.until(false).await;
     tokio::time::timeout(PATIENCE, store.idle()).await.unwrap();
     each_once(&sink); // nothing that came late was handed over
@@ -170,7 +174,7 @@ async fn a_save_whose_server_stops_is_made_again_by_the_other_path_and_comes_to_
         let cluster = Cluster::start().await;
         let (store, name) = (&cluster.store, cluster.name_by_the_relay(200).await);
         let mut relay = Some(Arc::clone(&cluster.relay));
-        let saving = save(store, &name, len, || drop(relay.take().inspect(|relay| stop(&relay.child))));
+        let saving = save(store, &name, len, || drop(relay.take().inspect(|relay| stop(relay.child.id()))));
         let error = tokio::time::timeout(PATIENCE, saving).await.expect("the deadline is kept").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(store.another_way(&name, Setback::Upload));
@@ -182,7 +186,7 @@ async fn a_save_whose_server_stops_is_made_again_by_the_other_path_and_comes_to_
         let published = store.head(&name).await.unwrap().unwrap();
 
         // What the stopped server still had of the first attempt arrives, and changes nothing.
-        resume(&cluster.relay.child);
+        resume(cluster.relay.child.id());
         cluster.until(false).await;
         tokio::time::timeout(PATIENCE, store.idle()).await.unwrap();
         assert_eq!(store.head(&name).await.unwrap().unwrap(), published);
