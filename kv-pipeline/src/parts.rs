@@ -74,6 +74,12 @@ impl PlannedObject {
         Self { static_scales: Arc::clone(scales), ..self }
     }
 
+    /// The object in parts of at most `bytes` where its sections allow it: for a reader that is done with each part as it comes.
+    pub(crate) fn in_parts_of(self, bytes: usize) -> Result<Self> {
+        let parts = cut(&self.layout, bytes.max(longest(&self.layout)))?;
+        Ok(Self { parts, ..self })
+    }
+
     /// Whether a header is this object's, and its fixed scales the engine's.
     ///
     /// # Errors
@@ -185,6 +191,13 @@ impl PlannedObject {
 
 pub(crate) fn not_held(group: u32) -> Error {
     Error::invalid(format!("the rank has no geometry of KV group {group}"))
+}
+
+/// Bytes of the shortest part that holds each section, or the header.
+fn longest(layout: &ObjectLayout) -> usize {
+    let ends = layout.sections.iter().skip(1).map(|next| next.offset).chain([layout.object_len]);
+    let sections = layout.sections.iter().zip(ends).map(|(section, end)| end - section.offset);
+    index(sections.fold(layout.header_len, u64::max))
 }
 
 /// Cuts an object into ranges of whole sections of at most `part_bytes`, a multiple of every alignment. A range includes the padding

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use crate::parts::one_thread_per_core;
 use crate::{Error, ErrorKind, KvStore, MemoryStore, NullStore, Result};
 #[cfg(feature = "posix")]
 use crate::{GateOptions, HealthGate, PosixOptions, PosixStore};
+
+/// Most threads of a store in memory that was opened by its URL.
+const MEMORY_THREADS: usize = 4;
 
 /// Opens the store that `url` names.
 ///
 /// | URL | store |
 /// |---|---|
-/// | `memory://` | a new, empty [`MemoryStore`] |
+/// | `memory://` | a new, empty [`MemoryStore`] with a thread for each core, up to 4 |
 /// | `null://` | [`NullStore`] |
 /// | `s3://bucket/prefix?key=value` | `S3Store` with its default options (feature `s3`); the keys stand at `S3Store::open` |
 /// | `gs://bucket/prefix`, `az://container/prefix` | the same on Google's and Azure's servers (features `gcs` and `azure`): `S3Store::open_gcs`, `S3Store::open_azure` |
@@ -27,7 +31,7 @@ use crate::{GateOptions, HealthGate, PosixOptions, PosixStore};
 /// Cancel safe; a dropped call goes on probing the directory for a moment, and then removes its probe file.
 pub async fn open(url: &str) -> Result<Arc<dyn KvStore>> {
     match parse(url)? {
-        Place::Memory => Ok(Arc::new(MemoryStore::new())),
+        Place::Memory => Ok(Arc::new(MemoryStore::with_threads(one_thread_per_core(MEMORY_THREADS)))),
         Place::Null => Ok(Arc::new(NullStore)),
         Place::File(path) => open_file(url, path).await,
         Place::S3 => open_s3(url).await,

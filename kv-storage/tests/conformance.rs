@@ -41,8 +41,9 @@ async fn posix_pair(options: PosixOptions) -> (tempfile::TempDir, PosixStore, Po
 //= SEMANTICS.md#memory-shared
 #[tokio::test(flavor = "multi_thread")]
 async fn memory() {
-    let store = MemoryStore::new();
-    check(Arc::new(store.clone()), Arc::new(store)).await;
+    for store in [MemoryStore::new(), MemoryStore::with_threads(2)] {
+        check(Arc::new(store.clone()), Arc::new(store)).await;
+    }
 }
 
 //= SEMANTICS.md#posix-visible

@@ -157,13 +157,9 @@ async fn sixty_four_objects_in_flight_allocate_nothing_of_their_size() {
     moving.join_all().await;
     let (largest, most) = allocated();
     println!("get: largest allocation {largest} bytes, at most {} bytes at a time", most - before);
-    // Each connection reads into a buffer of its own of up to 408 KiB, which is copied from and used again.
-    assert!(largest < PART, "a read allocated {largest} bytes at once");
-    assert!(
-        most - before < usize::from(IN_FLIGHT) * PART / 2,
-        "{} bytes for {IN_FLIGHT} reads",
-        most - before
-    );
+    // Bodies are read into the callers' buffers, but for what comes with the head.
+    assert!(largest < PART / 8, "a read allocated {largest} bytes at once");
+    assert!(most - before < 4 * PART, "{} bytes for {IN_FLIGHT} reads", most - before);
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod model;
 mod mutants;
 mod nfs_lab;
 mod processes;
+mod programs;
 mod python;
 mod s3_lab;
 mod soak;

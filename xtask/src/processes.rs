@@ -44,6 +44,21 @@ enum Event {
     Exited(Pid),
 }
 
+/// Takes away what `cargo run` has told us of our own package: build scripts of dependencies (ring's is one) look at these variables,
+/// and would run again, with all that stands on them, whenever cargo is started by another package's program or from a shell.
+fn without_our_package(command: &mut Command) {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for name in names.filter(|name| is_of_a_package(&name.to_string_lossy())) {
+        if !command.get_envs().any(|(set, _)| set == name) {
+            command.env_remove(name);
+        }
+    }
+}
+
+fn is_of_a_package(variable: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| variable.starts_with(prefix))
+}
+
 /// Whether a child's standard output goes to the terminal or to the caller.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stdout {
@@ -104,6 +119,7 @@ impl Processes {
     pub(crate) fn run(&self, command: &mut Command, stdout: Stdout, limit: Duration) -> Result<Finished> {
         self.check()?;
         let name = command.get_program().to_string_lossy().into_owned();
+        without_our_package(command);
         command.stdin(Stdio::null()).process_group(0);
         if stdout == Stdout::Capture {
             command.stdout(Stdio::piped());
@@ -185,6 +201,16 @@ fn signal_group(pid: Pid, signal: Signal) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_does_not_see_which_package_ran_us_and_sees_all_else() {
+        assert!(std::env::var_os("CARGO_PKG_NAME").is_some(), "cargo has started this test");
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo ${CARGO_PKG_NAME-none} ${CARGO_MANIFEST_DIR-none} ${PATH:+path}"]);
+        command.env("CARGO_MANIFEST_DIR", "asked-for");
+        let finished = Processes::without_signals().run(&mut command, Stdout::Capture, GRACE).unwrap();
+        assert_eq!(finished.stdout, "none asked-for path\n");
+    }
 
     const LONG: Duration = Duration::from_secs(60);
 

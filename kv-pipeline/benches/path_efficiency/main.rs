@@ -32,7 +32,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser as _;
 use kv_storage::posix::FsyncPolicy;
-use kv_storage::{KvStore, MemoryStore, PosixOptions, PosixStore};
+use kv_storage::{KvStore, PosixOptions, PosixStore};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -61,7 +61,7 @@ impl Stores {
             Some(Target::Memory) => {
                 return Ok(Self {
                     folder: None,
-                    compared: Arc::new(MemoryStore::new()),
+                    compared: runtime.block_on(kv_storage::open("memory://"))?,
                     flushing: None,
                     name: "memory://".into(),
                     caveat: "Memory of this process: NOT a storage figure. \"Store\" in its ceilings is a memcpy into reused huge pages.".into(),

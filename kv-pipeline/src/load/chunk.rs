@@ -43,8 +43,14 @@ impl LoadTask {
         scales: &Arc<StaticScales>,
     ) -> Result<Vec<Arc<PlannedObject>>> {
         let plan = |&slice| {
-            PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks)
-                .map(|object| Arc::new(object.expecting(scales)))
+            let object = PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks)?;
+            let object = object.expecting(scales);
+            Ok(Arc::new(if self.is_done_with_parts_as_they_come(&object) {
+                let pool = self.core.pool.part_bytes();
+                object.in_parts_of(self.core.store.capabilities().part_bytes.min(pool))?
+            } else {
+                object
+            }))
         };
         self.registered.slices().iter().map(plan).collect()
     }
@@ -115,6 +121,14 @@ impl LoadTask {
             && self.core.store.calls_back_on_own_threads()
             && self.registered.memory().copies_now()
             && objects.iter().all(|object| object.rows.is_none())
+    }
+
+    /// Whether each part is verified and written by the thread that reads it.
+    fn is_done_with_parts_as_they_come(&self, object: &PlannedObject) -> bool {
+        self.delivery == Delivery::AsVerified
+            && self.core.store.calls_back_on_own_threads()
+            && self.registered.memory().copies_now()
+            && object.rows.is_none()
     }
 
     /// Holds the whole chunk in staging until all of it is verified; the thread that verified the last of it goes on to write it, and the

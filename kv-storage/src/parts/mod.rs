@@ -17,6 +17,12 @@ pub use crate::passage::{Answer, Deadline, Entry, Passage, Rule};
 pub use crate::streaming::{Stream, read_in_turns, write_in_turns};
 use crate::{Error, ErrorKind, MAX_RECORD_BYTES, Result};
 
+/// How many threads a store has whose work is copying: one for each core, up to `most`. More would take turns on a core and push each
+/// other's bytes out of its cache.
+pub(crate) fn one_thread_per_core(most: usize) -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(most)
+}
+
 /// Refuses a record body that is too long; every store calls it first.
 ///
 /// # Errors

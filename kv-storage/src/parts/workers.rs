@@ -25,7 +25,6 @@ pub struct Workers {
 
 struct Inner {
     store: String,
-    threads: usize,
     admission: Admission,
     places: Arc<Semaphore>,
     state: Mutex<State>,
@@ -39,6 +38,8 @@ struct State {
     arrivals: u64,
     clean_up: VecDeque<Job>,
     cleaning: bool,
+    /// Threads that there may be beside the stranded ones.
+    most: usize,
     threads: usize,
     idle: usize,
     spawned: u64,
@@ -51,13 +52,19 @@ impl Workers {
         Self {
             inner: Arc::new(Inner {
                 store,
-                threads: threads.max(1),
                 admission,
                 places: Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS))),
-                state: Mutex::default(),
+                state: Mutex::new(State { most: threads.max(1), ..State::default() }),
                 work: Condvar::new(),
             }),
         }
+    }
+
+    /// From now on there are at most `threads` threads beside the stranded ones; those beyond end with what they do.
+    pub fn set_threads(&self, threads: usize) {
+        let mut state = self.inner.state();
+        state.most = threads.max(1);
+        self.inner.attend(&mut state);
     }
 
     /// Runs `work` on a thread. `held` is what the operation owns: it comes back with the answer, whatever happens.
@@ -201,7 +208,7 @@ impl Inner {
     /// Threads that there should be: those of the options, and one for each that hangs or cleans up.
     fn wanted(&self, state: &State) -> usize {
         let cleaning = state.cleaning || !state.clean_up.is_empty();
-        self.threads + self.admission.health().stranded + usize::from(cleaning)
+        state.most + self.admission.health().stranded + usize::from(cleaning)
     }
 
     /// Wakes or starts a thread for what is queued.
@@ -261,7 +268,7 @@ impl Inner {
 impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Workers")
-            .field("threads", &self.inner.threads)
+            .field("threads", &self.inner.state().most)
             .field("health", &self.inner.admission.health())
             .finish()
     }
@@ -328,6 +335,23 @@ mod tests {
         ends(admission.idle()).await;
         assert_eq!(Arc::strong_count(&held), 1, "idle, and a buffer is not back");
         ends(async { workers.run((), |_| Ok(())).await.1.unwrap() }).await;
+    }
+
+    #[tokio::test]
+    async fn no_more_jobs_run_at_a_time_than_threads_were_set() {
+        let workers = workers(4, 8);
+        let (first, release) = hung(&workers, Arc::new(())).await;
+        workers.set_threads(1);
+        let mut second = Box::pin(workers.run((), |()| Ok(2)));
+        // The one thread is busy: nobody but it may run this, so that it is queued as long as the thread is not released.
+        let pending = second.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(pending, Poll::Pending));
+        assert_eq!(workers.inner.state().threads, 1);
+        assert_eq!(workers.inner.state().queue.len(), 1);
+        workers.set_threads(2);
+        ends(async { assert_eq!(second.await.1.unwrap(), 2) }).await;
+        drop(release);
+        first.await.1.unwrap();
     }
 
     //= SEMANTICS.md#hung-queued

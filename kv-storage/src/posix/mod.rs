@@ -53,6 +53,7 @@ pub use crash::CRASH_POINTS;
 use io::Calls;
 pub use io::{IoChoice, IoEngine};
 pub use mount::{Mount, MountWarning};
+use options::DEFAULT_THREADS;
 pub use options::{FormatOptions, FsyncPolicy, Modes, PosixOptions};
 use publish::{Mover, PosixUpload};
 use tree::Tree;
@@ -62,6 +63,9 @@ use crate::{
     ByteRange, Capabilities, Error, ErrorKind, KvStore, ObjectMeta, ReadOutcome, ReadPart, ReadSink, Record,
     Result, Setback, StoreHealth, Upload, Version, WriteOrder,
 };
+
+/// Part of a read that threads make: with what is done to it, it stays in a core's cache of a MiB or more.
+const CACHED_PART: usize = 512 << 10;
 
 /// Objects and records as files. Clones are handles to the same threads.
 #[derive(Debug, Clone)]
@@ -91,15 +95,18 @@ impl PosixStore {
     pub async fn open(root: &Path, options: PosixOptions) -> Result<Self> {
         let label = label(root)?;
         let admission = Admission::new(options.stranded_bound);
-        let workers = Arc::new(Workers::new(label, options.threads, options.queue, admission.clone()));
+        let workers = Arc::new(Workers::new(label, DEFAULT_THREADS, options.queue, admission.clone()));
         let path = root.to_owned();
-        let (threads, sweep_older_than) = (options.threads.max(1), options.sweep_older_than);
+        let sweep_older_than = options.sweep_older_than;
         let open = move |workers: &mut Arc<Workers>| {
             let tree = Tree::open(&path, &options, workers)?;
+            let threads = options.threads_on(tree.mount.as_ref());
+            workers.set_threads(threads);
+            let options = PosixOptions { threads: Some(threads), ..options };
             let (engine, choice) = io::choose(&tree, &options)?;
-            Ok((tree, engine, choice))
+            Ok((tree, engine, choice, threads))
         };
-        let (tree, engine, choice) = workers.run(Arc::clone(&workers), open).await.1?;
+        let (tree, engine, choice, threads) = workers.run(Arc::clone(&workers), open).await.1?;
         let calls = Arc::new(Calls::new(tree.to_string(), admission.clone(), engine.depth()));
         if let Some(age) = sweep_older_than {
             let tree = Arc::clone(&tree);
@@ -204,7 +211,7 @@ impl KvStore for PosixStore {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             write_order: WriteOrder::Any,
-            part_bytes: 1 << 20,
+            part_bytes: if self.mover.engine.depth() == 1 { CACHED_PART } else { 1 << 20 },
             alignment: 4096,
             concurrency: self.threads.max(self.mover.engine.depth()),
             atomic_create: true,

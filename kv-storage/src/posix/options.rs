@@ -9,8 +9,9 @@ use kv_memory::StagingPool;
 use serde::{Deserialize, Serialize};
 
 use super::io::IoEngine;
+use super::mount::Mount;
 use crate::env::Environment;
-use crate::parts::DEFAULT_STRANDED_BOUND;
+use crate::parts::{DEFAULT_STRANDED_BOUND, one_thread_per_core};
 
 /// What is flushed before an object or a record becomes visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -90,8 +91,9 @@ impl FormatOptions {
 #[non_exhaustive]
 pub struct PosixOptions {
     /// I/O threads, beside those that replace hung ones. With io_uring they open, publish and wait for a ring, which has a thread of its
-    /// own: one ring for two of them, at most two rings. Default 4.
-    pub threads: usize,
+    /// own: one ring for two of them, at most two rings. `None`, the default: 4, but not more than there are cores on a file system in
+    /// memory, where nobody waits for a device and threads that take turns on a core push each other's bytes out of its cache.
+    pub threads: Option<usize>,
     /// Operations that may wait for a thread; more wait before they queue. Default 256.
     pub queue: usize,
     /// What moves the bytes of objects. Default [`Threads`](IoEngine::Threads).
@@ -121,7 +123,7 @@ pub struct PosixOptions {
 impl Default for PosixOptions {
     fn default() -> Self {
         Self {
-            threads: 4,
+            threads: None,
             queue: 256,
             io: IoEngine::default(),
             #[cfg(any(feature = "io-uring", feature = "nixl"))]
@@ -138,11 +140,23 @@ impl Default for PosixOptions {
     }
 }
 
+/// I/O threads of a store, where its file system is not memory.
+pub(super) const DEFAULT_THREADS: usize = 4;
+
 impl PosixOptions {
+    /// I/O threads on a mount.
+    pub(super) fn threads_on(&self, mount: Option<&Mount>) -> usize {
+        let threads = self.threads.unwrap_or_else(|| match mount.map(Mount::file_system) {
+            Some("tmpfs" | "ramfs") => one_thread_per_core(DEFAULT_THREADS),
+            _ => DEFAULT_THREADS,
+        });
+        threads.max(1)
+    }
+
     /// Sets the number of I/O threads.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads;
+        self.threads = Some(threads);
         self
     }
 
@@ -219,5 +233,24 @@ impl PosixOptions {
     pub fn environment(mut self, environment: Environment) -> Self {
         self.environment = environment;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    #[test]
+    fn a_file_system_in_memory_gets_no_more_threads_than_cores() {
+        let options = PosixOptions::default();
+        assert_eq!(options.threads_on(None), DEFAULT_THREADS);
+        let directory = OwnedFd::from(std::fs::File::open("/dev/shm").unwrap());
+        let mount = Mount::of(&directory).unwrap();
+        assert_eq!(mount.file_system(), "tmpfs");
+        assert_eq!(options.threads_on(Some(&mount)), one_thread_per_core(DEFAULT_THREADS));
+        assert_eq!(options.threads(7).threads_on(Some(&mount)), 7);
+        assert_eq!(PosixOptions::default().threads(0).threads_on(None), 1);
     }
 }

@@ -16,6 +16,8 @@ use super::lanes::Client;
 use super::observe::Observing;
 use super::options::{BodyChecksum, S3Options};
 use super::settings::Settings;
+use super::straight::Straight;
+use crate::env::Clock;
 use crate::{Error, ErrorKind, Result};
 
 /// An idle connection is asked whether its other end is still there: a server that went away without a word is noticed here, and a
@@ -23,6 +25,8 @@ use crate::{Error, ErrorKind, Result};
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Idle connections are closed before servers and balancers close them, which they commonly do after a minute.
 const IDLE: Duration = Duration::from_secs(20);
+/// Variables with the proxies of plain HTTP.
+const PROXIES: [&str; 4] = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
 
 /// What clients are made of, one for each lane.
 #[derive(Debug)]
@@ -60,6 +64,9 @@ pub(super) struct Connector {
     /// staging, as long as the server holds the connection, whether or not somebody still waits for an answer.
     stalled: Duration,
     idle_connections: usize,
+    /// Whether the process's environment names a proxy for plain HTTP, which is the usual client's business.
+    proxied: bool,
+    clock: Arc<dyn Clock>,
 }
 
 impl Connector {
@@ -73,7 +80,18 @@ impl Connector {
             connect: options.deadlines.connect,
             stalled: options.deadlines.first_byte,
             idle_connections: options.concurrency.max(1),
+            proxied: PROXIES.iter().any(|name| std::env::var_os(name).is_some_and(|url| !url.is_empty())),
+            clock: Arc::clone(&options.environment.clock),
         })
+    }
+
+    /// Connections for bodies that are read past the usual client.
+    fn straight(&self) -> Arc<Straight> {
+        let mut connector = hyper_util::client::legacy::connect::HttpConnector::new();
+        connector.set_connect_timeout(Some(self.connect));
+        connector.set_keepalive(Some(KEEPALIVE));
+        connector.set_nodelay(true);
+        Straight::new(connector, Arc::clone(&self.clock), IDLE, self.idle_connections)
     }
 }
 
@@ -94,7 +112,8 @@ impl HttpConnector for Connector {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| object_store::Error::Generic { store: "S3", source: Box::new(error) })?;
-        Ok(HttpClient::new(Observing(HttpClient::new(client))))
+        let straight = (!self.proxied).then(|| self.straight());
+        Ok(HttpClient::new(Observing { client: HttpClient::new(client), straight }))
     }
 }
 

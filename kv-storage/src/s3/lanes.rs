@@ -2,7 +2,7 @@
 //!
 //! HTTP needs a tokio runtime that does I/O; the caller's may not, may end before the connections that the pool keeps, and its threads
 //! are for other things than copying bodies. So requests run here, and a bare `current_thread` runtime per thread is enough: what a
-//! connection reads is copied on the thread that read it.
+//! connection reads stays with the thread that read it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -16,6 +16,7 @@
 //! and not above: see [`Retries`] and [`Deadlines`]. Requests run on threads of the store, each with its own connections.
 
 mod adaptive;
+mod body;
 mod budget;
 mod client;
 #[cfg(any(feature = "gcs", feature = "azure"))]
@@ -37,6 +38,7 @@ mod records;
 mod settings;
 mod staging;
 mod staging_pool;
+mod straight;
 mod sweep;
 mod tag;
 mod targets;

@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use object_store::client::{HttpClient, HttpError, HttpRequest, HttpResponse, HttpService};
 use reqwest::header::{HeaderValue, IF_NONE_MATCH};
 
+use super::straight::Straight;
+
 tokio::task_local! {
     /// Where the attempt that runs as this task wants its answer noted.
     static ATTEMPT: Observed;
@@ -49,7 +51,11 @@ impl Observed {
 
 /// A client that notes the head of every answer, and adds the condition where one is wanted.
 #[derive(Debug)]
-pub(super) struct Observing(pub(super) HttpClient);
+pub(super) struct Observing {
+    pub(super) client: HttpClient,
+    /// Who is asked instead for bodies that may be handed over.
+    pub(super) straight: Option<Arc<Straight>>,
+}
 
 #[async_trait]
 impl HttpService for Observing {
@@ -57,7 +63,13 @@ impl HttpService for Observing {
         if ONLY_IF_FREE.try_with(|()| ()).is_ok() {
             request.headers_mut().insert(IF_NONE_MATCH, HeaderValue::from_static("*"));
         }
-        let response = self.0.execute(request).await;
+        let response = match &self.straight {
+            None => self.client.execute(request).await,
+            Some(straight) => match straight.connection(&request).await {
+                None => self.client.execute(request).await,
+                Some(connection) => straight.ask(connection, request).await,
+            },
+        };
         let noted = response.as_ref().map_or_else(
             |_| Answer::default(),
             |response| Answer {

@@ -1,15 +1,10 @@
-//! Reading: runs of ranges that touch are one request each, whose body is copied piece by piece into the buffers as it comes.
-//!
-//! All requests but the first ask for the version that the first one saw. A body that breaks off is asked for again from where it broke
-//! off; one that is shorter or longer than was asked for is never taken for the object.
+//! Reading: runs of ranges that touch are one request each, whose [`Body`] fills the buffers as it comes. All requests but the first ask
+//! for the version that the first one saw.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes};
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
 use kv_format::ObjectName;
 use kv_memory::HostBuf;
 use object_store::path::Path;
@@ -17,10 +12,11 @@ use object_store::{GetOptions, GetRange, GetResult};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::body::Body;
 use super::core::{Core, Head};
 use super::failure::{Class, Failure};
 use super::lanes::Lane;
-use super::observe::Answer;
+use super::straight::straight;
 use crate::parts::out_of_range;
 use crate::{ByteRange, Error, ErrorKind, ObjectMeta, Result};
 
@@ -49,12 +45,12 @@ struct Run {
 }
 
 /// One read.
-struct Reading<T> {
-    core: Arc<Core>,
+pub(super) struct Reading<T> {
+    pub(super) core: Arc<Core>,
     name: ObjectName,
-    path: Path,
+    pub(super) path: Path,
     /// What the first request saw.
-    head: Head,
+    pub(super) head: Head,
     target: Arc<T>,
     /// Runs that nobody has begun.
     runs: Mutex<VecDeque<Run>>,
@@ -94,7 +90,7 @@ impl Core {
         let planned = runs(&ranges, at_a_time);
         let first = planned.as_ref().and_then(|runs| runs.front()).filter(|run| run.end > run.start);
         let (head, body) = match first {
-            Some(run) => match self.get(&lane, &path, &range_of(run.start, run.end, None)).await {
+            Some(run) => match straight(self.get(&lane, &path, &range_of(run.start, run.end, None))).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(result)) => (Head::of(&result), Some(result)),
                 // Whether the range or the server is wrong is told by the length.
@@ -154,7 +150,7 @@ impl Core {
     }
 }
 
-fn range_of(start: u64, end: u64, etag: Option<&str>) -> GetOptions {
+pub(super) fn range_of(start: u64, end: u64, etag: Option<&str>) -> GetOptions {
     GetOptions {
         range: Some(GetRange::Bounded(start..end)),
         if_match: etag.map(str::to_owned),
@@ -193,7 +189,7 @@ impl<T: Target> Reading<T> {
 
     /// Fills the ranges of one run; `false` if no more are wanted.
     async fn read(&self, lane: &Lane, run: Run, body: Option<GetResult>) -> Result<bool> {
-        let mut body = Body::new(self, lane, &run, body);
+        let mut body = Body::new(self, lane, run.start..run.end, body);
         let meta = ObjectMeta { name: self.name, len: self.head.len, version: self.head.version.clone() };
         for (index, len) in run.ranges {
             let Some(buffer) = self.unless_ended(self.target.buffer(index, len)).await else {
@@ -226,140 +222,6 @@ impl<T: Target> Reading<T> {
             answer = work => Some(answer),
             // The sender lives as long as `self`.
             _ = end.wait_for(|end| *end) => None,
-        }
-    }
-}
-
-type Pieces = BoxStream<'static, object_store::Result<Bytes>>;
-
-/// The bytes of one run as they come.
-struct Body<'a, T> {
-    reading: &'a Reading<T>,
-    lane: &'a Lane,
-    stream: Option<Pieces>,
-    /// Bytes that came and have no buffer yet.
-    rest: Bytes,
-    /// The next byte that is asked for, should the stream break off.
-    at: u64,
-    end: u64,
-    /// Attempts at the body so far.
-    number: u32,
-    refreshed: bool,
-}
-
-impl<'a, T: Target> Body<'a, T> {
-    fn new(reading: &'a Reading<T>, lane: &'a Lane, run: &Run, begun: Option<GetResult>) -> Self {
-        let stream = begun.map(GetResult::into_stream);
-        Self {
-            reading,
-            lane,
-            stream,
-            rest: Bytes::new(),
-            at: run.start,
-            end: run.end,
-            number: 1,
-            refreshed: false,
-        }
-    }
-
-    /// Fills a buffer.
-    async fn fill(&mut self, buffer: &mut HostBuf) -> Result<(), Failure> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            if self.rest.is_empty() {
-                self.rest = self.next().await?;
-            }
-            let len = self.rest.len().min(buffer.len() - filled);
-            buffer[filled..filled + len].copy_from_slice(&self.rest[..len]);
-            self.rest.advance(len);
-            filled += len;
-        }
-        Ok(())
-    }
-
-    /// The next piece, of as many requests as that takes.
-    async fn next(&mut self) -> Result<Bytes, Failure> {
-        loop {
-            let failure = match self.piece().await {
-                Ok(piece) => return Ok(piece),
-                Err(failure) => failure,
-            };
-            self.stream = None;
-            let (core, number) = (&self.reading.core, self.number);
-            if !core.again(&failure, number, &mut self.refreshed).await {
-                return Err(failure);
-            }
-            self.number += 1;
-        }
-    }
-
-    /// The next piece of one request.
-    async fn piece(&mut self) -> Result<Bytes, Failure> {
-        let core = &self.reading.core;
-        if self.stream.is_none() {
-            self.stream = Some(self.open().await?);
-        }
-        let Some(stream) = &mut self.stream else { return Ok(Bytes::new()) };
-        let late = core.environment.clock.sleep(core.deadlines.first_byte);
-        let piece = tokio::select! {
-            piece = stream.next() => piece,
-            () = late => {
-                let message = format!("the body stopped for {} ms", core.deadlines.first_byte.as_millis());
-                return Err(Failure::local(Class::Transient, message));
-            }
-        };
-        match piece {
-            Some(Ok(piece)) if piece.len() as u64 <= self.end - self.at => {
-                self.at += piece.len() as u64;
-                Ok(piece)
-            }
-            Some(Ok(_)) => {
-                Err(Failure::local(Class::Other, "the server sent more bytes than it was asked for"))
-            }
-            Some(Err(error)) => {
-                // Whatever a body breaks off with, the rest of it may still be had.
-                Err(Failure::new(error, Answer::default()).with_class(Class::Transient))
-            }
-            None => {
-                let message = format!("the body ended {} bytes early", self.end - self.at);
-                Err(Failure::local(Class::Transient, message))
-            }
-        }
-    }
-
-    /// Asks for what is left, of the version that the first request saw.
-    async fn open(&mut self) -> Result<Pieces, Failure> {
-        let Reading { core, path, head, .. } = self.reading;
-        let options = range_of(self.at, self.end, head.etag.as_deref());
-        let replaced =
-            |what: &str| Failure::local(Class::Changed, format!("it was {what} while it was read"));
-        match core.get(self.lane, path, &options).await {
-            Ok(Some(result)) if Head::of(&result).version == head.version => {
-                if result.range != (self.at..self.end) {
-                    let message = format!("asked for {:?}, answered {:?}", self.at..self.end, result.range);
-                    return Err(Failure::local(Class::Other, message));
-                }
-                Ok(result.into_stream())
-            }
-            Ok(Some(_)) => Err(replaced("replaced")),
-            Ok(None) => Err(replaced("removed")),
-            Err(failure) if failure.class == Class::Refused => Err(replaced("replaced")),
-            Err(failure) => Err(failure),
-        }
-    }
-
-    /// Fails if the server has more than was asked for.
-    async fn expect_end(&mut self) -> Result<(), Failure> {
-        if self.stream.is_none() {
-            return Ok(());
-        }
-        match self.piece().await {
-            Ok(piece) if !piece.is_empty() => {
-                Err(Failure::local(Class::Other, "the server sent more bytes than it was asked for"))
-            }
-            Err(failure) if failure.class == Class::Other => Err(failure),
-            // The end, or a connection that broke when all bytes had come.
-            _ => Ok(()),
         }
     }
 }

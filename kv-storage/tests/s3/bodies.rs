@@ -5,25 +5,35 @@ use std::time::Duration;
 
 use hyper::Method;
 use kv_memory::HostBuf;
-use kv_storage::s3::Deadlines;
+use kv_storage::s3::{Deadlines, S3Options, S3Store};
 use kv_storage::{ByteRange, ErrorKind, KvStore, Next, ObjectMeta, Publication, ReadSink};
+use object_store::RetryConfig;
 
 use crate::s3_server::script::Fault;
 use crate::s3_server::{Server, options};
 use crate::scene::{LEN, bytes, name, publish, read};
+
+/// The two ways of a body into its buffers: read straight from its connection, and copied out of what another client read.
+async fn both_ways(server: &Server, options: S3Options) -> [S3Store; 2] {
+    let none = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+    let usual = Arc::new(server.usual_client(none));
+    let copied = S3Store::over(usual, "copied", "some/prefix", options.clone()).await.unwrap();
+    [server.open(options).await.unwrap(), copied]
+}
 
 /// Row 39.
 //= SEMANTICS.md#s3-resumed
 #[tokio::test]
 async fn a_body_that_is_reset_is_asked_for_again_from_where_it_broke_off() {
     let server = Server::start();
-    let store = server.open(options()).await.unwrap();
-    publish(&store, &name(1), &bytes(1)).await.unwrap();
-    for cut in [1, 1000, LEN / 2, LEN - 1] {
-        server.script.clear();
-        server.script.inject(Method::GET, 2, Fault::CutBody(cut));
-        assert_eq!(read(&store, &name(1)).await.unwrap().unwrap().0, bytes(1), "cut at {cut}");
-        assert!(server.script.count(&Method::GET) >= 2);
+    for store in both_ways(&server, options()).await {
+        publish(&store, &name(1), &bytes(1)).await.unwrap();
+        for cut in [1, 1000, LEN / 2, LEN - 1] {
+            server.script.clear();
+            server.script.inject(Method::GET, 2, Fault::CutBody(cut));
+            assert_eq!(read(&store, &name(1)).await.unwrap().unwrap().0, bytes(1), "{store}, cut at {cut}");
+            assert!(server.script.count(&Method::GET) >= 2);
+        }
     }
 }
 
@@ -61,15 +71,17 @@ async fn a_body_that_breaks_off_under_a_replacement_is_not_mixed() {
 #[tokio::test]
 async fn a_truncated_answer_is_no_object() {
     let server = Server::start();
-    let store = server.open(options()).await.unwrap();
-    publish(&store, &name(1), &bytes(1)).await.unwrap();
-    server.script.inject(Method::GET, 1, Fault::ShortBody(100));
-    assert_eq!(read(&store, &name(1)).await.unwrap().unwrap().0, bytes(1), "the rest is asked for");
-    server.script.inject(Method::GET, usize::MAX, Fault::ShortBody(1));
-    let error = read(&store, &name(1)).await;
-    // Each attempt but the last has one byte left to ask for, whose answer is empty.
-    let error = error.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    for store in both_ways(&server, options()).await {
+        server.script.clear();
+        publish(&store, &name(1), &bytes(1)).await.unwrap();
+        server.script.inject(Method::GET, 1, Fault::ShortBody(100));
+        assert_eq!(read(&store, &name(1)).await.unwrap().unwrap().0, bytes(1), "the rest is asked for");
+        server.script.inject(Method::GET, usize::MAX, Fault::ShortBody(1));
+        let error = read(&store, &name(1)).await;
+        // Each attempt but the last has one byte left to ask for, whose answer is empty.
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
 }
 
 /// Row 40: a wrong Content-Length, larger than the range.
@@ -77,12 +89,13 @@ async fn a_truncated_answer_is_no_object() {
 #[tokio::test]
 async fn more_bytes_than_were_asked_for_are_an_error() {
     let server = Server::start();
-    let store = server.open(options()).await.unwrap();
-    publish(&store, &name(1), &bytes(1)).await.unwrap();
-    server.script.inject(Method::GET, 1, Fault::LongBody(10));
-    let error = read(&store, &name(1)).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Backend, "{error}");
-    assert!(error.to_string().contains("more bytes than it was asked for"), "{error}");
+    for store in both_ways(&server, options()).await {
+        publish(&store, &name(1), &bytes(1)).await.unwrap();
+        server.script.inject(Method::GET, 1, Fault::LongBody(10));
+        let error = read(&store, &name(1)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Backend, "{error}");
+        assert!(error.to_string().contains("more bytes than it was asked for"), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -105,12 +118,14 @@ fn impatient() -> Deadlines {
 #[tokio::test]
 async fn a_half_open_connection_ends_at_its_deadline_and_another_is_tried() {
     let server = Server::start();
-    let store = server.open(options().deadlines(impatient())).await.unwrap();
+    let [store, copied] = both_ways(&server, options().deadlines(impatient())).await;
     server.script.inject(Method::PUT, 1, Fault::Hang);
     assert_eq!(publish(&store, &name(1), &bytes(1)).await.unwrap(), Publication::Published);
     for fault in [Fault::Hang, Fault::StallBody(0), Fault::StallBody(100_000)] {
-        server.script.inject(Method::GET, 1, fault);
-        assert_eq!(read(&store, &name(1)).await.unwrap().unwrap().0, bytes(1));
+        for store in [&store, &copied] {
+            server.script.inject(Method::GET, 1, fault.clone());
+            assert_eq!(read(store, &name(1)).await.unwrap().unwrap().0, bytes(1));
+        }
     }
     server.script.inject(Method::HEAD, 5, Fault::Hang);
     let error = store.head(&name(1)).await.unwrap_err();

@@ -4,6 +4,7 @@
 pub(crate) mod backend;
 pub(crate) mod script;
 pub(crate) mod uploads;
+pub(crate) mod usual;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -58,6 +58,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let processes = Processes::new()?;
     let root = root()?;
     let target = Metadata::read(&root)?.target_directory;
+    // Before a build that takes minutes.
+    options.store.as_deref().map_or(Ok(()), places::exists)?;
     let folder = target.join("bench");
     std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
 

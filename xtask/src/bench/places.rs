@@ -1,7 +1,7 @@
 //! The stores that are measured, and why one is not.
 
 use super::huge_tmpfs::HugeTmpfs;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustix::fs::statvfs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -33,6 +33,18 @@ pub(super) fn parse(text: &str) -> Result<String, String> {
         Some(("memory", "")) => Ok(text.into()),
         Some(("file", path)) if path.starts_with('/') => Ok(text.into()),
         _ => Err("expected memory:// or file:///absolute/path: the benchmark has plain loops to compare with for these".into()),
+    }
+}
+
+/// Fails where the folder of a store that [`parse`] has accepted is not there.
+pub(super) fn exists(store: &str) -> Result<()> {
+    match store.strip_prefix("file://") {
+        Some(path) if !Path::new(path).is_dir() => {
+            bail!(
+                "{path} is no folder: make it first; the bench makes and removes a folder of its own below it"
+            )
+        }
+        _ => Ok(()),
     }
 }
 
@@ -108,6 +120,16 @@ fn room(folder: &Path) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_whose_folder_is_not_there_is_refused_and_named() {
+        let disk = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", disk.path().display());
+        exists("memory://").unwrap();
+        exists(&url).unwrap();
+        let error = exists(&format!("{url}/none")).unwrap_err().to_string();
+        assert!(error.contains(&format!("{}/none is no folder", disk.path().display())), "{error}");
+    }
 
     #[test]
     fn without_a_store_memory_and_the_disk_are_measured_and_folders_are_removed() {

@@ -1,16 +1,10 @@
 //! The test programs that run in the guests, built by cargo on this machine.
 
 use super::plan::Job;
-use crate::processes::{Processes, Stdout};
-use crate::workspace::cargo;
-use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
-use std::collections::BTreeMap;
+use crate::processes::Processes;
+use crate::programs::{self, Program};
+use anyhow::{Context as _, Result};
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
-
-const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// Test targets of kv-storage.
 const TWO_HOSTS: &str = "nfs";
@@ -25,17 +19,13 @@ pub(super) struct Programs {
 impl Programs {
     /// Builds them.
     pub(super) fn build(processes: &Processes, root: &Path) -> Result<Self> {
-        let mut command = Command::new(cargo());
-        command.current_dir(root).args(["test", "--quiet", "-p", "kv-storage", "--all-features", "--no-run"]);
-        command.args(["--message-format", "json-render-diagnostics"]);
-        command.args(["--test", TWO_HOSTS, "--test", CRASHES]);
-        let finished = processes.run(&mut command, Stdout::Capture, LIMIT)?;
-        if !finished.status.success() {
-            bail!("the tests of kv-storage do not build: the errors are above");
-        }
-        let mut found = executables(&finished.stdout);
-        let mut take = |name| found.remove(name).with_context(|| format!("cargo built no test named {name}"));
-        Ok(Self { two_hosts: take(TWO_HOSTS)?, crashes: take(CRASHES)? })
+        let wanted = [Program::Test(TWO_HOSTS), Program::Test(CRASHES)];
+        let built = programs::Programs::build(processes, &root.join("kv-storage"), &wanted)?;
+        let path = |name| -> Result<String> {
+            let path = built.path(name)?;
+            Ok(path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?.to_owned())
+        };
+        Ok(Self { two_hosts: path(TWO_HOSTS)?, crashes: path(CRASHES)? })
     }
 
     /// What hosts a and b do.
@@ -50,31 +40,5 @@ impl Programs {
         let agent =
             Job::new([self.two_hosts.as_str(), "--ignored", "--exact", "agent::serves_until_the_lab_ends"]);
         (a, vec![agent])
-    }
-}
-
-/// Names and paths of test programs in cargo's messages.
-fn executables(messages: &str) -> BTreeMap<String, String> {
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    messages
-        .filter_map(|message| {
-            let text = |pointer| Some(message.pointer(pointer)?.as_str()?.to_owned());
-            Some((text("/target/name")?, text("/executable")?))
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn programs_are_found_in_cargos_messages() {
-        let messages = r#"{"reason":"compiler-artifact","target":{"name":"kv_storage"},"executable":null}
-{"reason":"compiler-artifact","target":{"name":"nfs"},"executable":"/t/nfs-1"}
-not json
-{"reason":"build-finished","success":true}"#;
-        let found: Vec<_> = executables(messages).into_iter().collect();
-        assert_eq!(found, [("nfs".to_owned(), "/t/nfs-1".to_owned())]);
     }
 }

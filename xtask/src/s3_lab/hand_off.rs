@@ -2,13 +2,13 @@
 
 use super::servers::Lab;
 use crate::processes::{Processes, Stdout};
-use crate::workspace::cargo;
+use crate::programs::{Program, Programs};
 use anyhow::{Result, ensure};
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(10 * 60);
+const HANDOFF: &str = "handoff";
 const PROMPT: &str = "A cache that was computed on one machine and is read on another";
 
 /// Prefills on three ranks and decodes on one; the text must be that of one process without a store.
@@ -17,10 +17,12 @@ const PROMPT: &str = "A cache that was computed on one machine and is read on an
 /// A command that fails, or another text.
 pub(super) fn run(processes: &Processes, root: &Path, lab: &Lab) -> Result<()> {
     let url = lab.url();
+    // Its tests are built with it: see `Programs::build`.
+    let wanted = [Program::Binary(HANDOFF), Program::Test("model_files")];
+    let programs = Programs::build(processes, &root.join("examples/handoff"), &wanted)?;
     let handoff = |arguments: &[&str]| -> Result<String> {
-        let mut command = Command::new(cargo());
-        command.args(["run", "--quiet", "-p", "handoff", "--features", "s3", "--"]).args(arguments);
-        command.current_dir(root).envs(lab.environment());
+        let mut command = programs.command(HANDOFF)?;
+        command.args(arguments).envs(lab.environment());
         let finished = processes.run(&mut command, Stdout::Capture, LIMIT)?;
         ensure!(finished.status.success(), "handoff {} failed (its message is above)", arguments.join(" "));
         Ok(finished.stdout.trim().to_owned())

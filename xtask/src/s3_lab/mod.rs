@@ -8,15 +8,16 @@ mod weed_binary;
 
 use self::servers::{Lab, Shape};
 use crate::processes::{Processes, Stdout};
-use crate::workspace::{Metadata, cargo, root};
+use crate::programs::{Program, Programs};
+use crate::workspace::{Metadata, root};
 use anyhow::{Result, bail, ensure};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(15 * 60);
-/// Of kv-storage, the same for all its tests, so that it is built once.
-const FEATURES: &str = "conformance,s3,vast";
+/// The suite, in kv-storage.
+const TESTS: &str = "s3_weed";
 
 /// Runs the S3 suite on SeaweedFS, from one process and from a cluster of three volume servers that keep two copies of everything, and the
 /// suite of vast:// over a mount of its tree and its S3 gateway.
@@ -70,7 +71,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 pub(crate) fn suite(processes: &Processes, root: &Path, target: &Path) -> Result<()> {
     let weed = weed_binary::install(processes, target)?;
     let start = Instant::now();
-    let vast = beside::Suite::start(&weed, root, target)?;
+    let wanted = [Program::Test(TESTS), Program::Test(beside::TESTS)];
+    let programs = Programs::build(processes, &root.join("kv-storage"), &wanted)?;
+    let vast = beside::Suite::start(&weed, target, programs.command(beside::TESTS)?)?;
     let runs = [
         (
             Shape::Single,
@@ -89,20 +92,8 @@ pub(crate) fn suite(processes: &Processes, root: &Path, target: &Path) -> Result
         // A server dies in some of them: each run has its own.
         let lab = Lab::start(&weed, target, shape)?;
         println!("   SeaweedFS, {shape}: {}", names.join(", "));
-        let mut command = Command::new(cargo());
-        command.args([
-            "test",
-            "--quiet",
-            "-p",
-            "kv-storage",
-            "--features",
-            FEATURES,
-            "--test",
-            "s3_weed",
-            "--",
-        ]);
-        command.args(["--exact", "--nocapture"]).args(names).current_dir(root);
-        command.envs(lab.environment());
+        let mut command = programs.command(TESTS)?;
+        command.args(["--exact", "--nocapture"]).args(names).envs(lab.environment());
         let finished = processes.run(&mut command, Stdout::Inherit, LIMIT)?;
         ensure!(
             finished.status.success(),

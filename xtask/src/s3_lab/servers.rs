@@ -197,11 +197,11 @@ impl Lab {
         Ok(id)
     }
 
-    /// Whether a process that has ended was content, and what it said.
-    pub(super) fn end_of(&mut self, id: u32, output: &str) -> Result<(bool, String)> {
+    /// Whether a process was content, and what it said; `None` before its end.
+    pub(super) fn end_of(&mut self, id: u32, output: &str) -> Result<Option<(bool, String)>> {
         let child = self.servers.0.iter_mut().find(|child| child.id() == id);
-        let status = child.context("no such process")?.wait()?;
-        Ok((status.success(), std::fs::read_to_string(self.log_of(output))?))
+        let Some(status) = child.context("no such process")?.try_wait()? else { return Ok(None) };
+        Ok(Some((status.success(), std::fs::read_to_string(self.log_of(output))?)))
     }
 
     /// Starts one process with a folder of its own; its number.

@@ -1,8 +1,8 @@
 //! The format without Rust: `kv-format/interop/kv_object.py` reads what Rust writes and writes what Rust reads, and both refuse the
 //! same damage. What each says is then made wrong in one place, to show that the comparison can fail.
 
-use super::checks::cargo_with;
 use super::{Bench, Outcome};
+use crate::programs::{Program, Programs};
 use crate::python::{self, Unavailable};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 
 /// What the reader and writer imports.
 const PACKAGES: [&str; 2] = ["numpy==2.2.6", "blake3==1.0.8"];
+
+/// In kv-format: what Rust says.
+const EXAMPLE: &str = "interop";
 
 /// A specification that needs more lines than this to be read and written is not portable.
 const LINES: usize = 200;
@@ -28,7 +31,9 @@ pub(super) fn run(bench: &Bench) -> Result<Outcome> {
     };
     let folder = tempfile::tempdir_in(&bench.metadata.target_directory)?;
     let golden = copied(&bench.root.join("kv-format/tests/golden/v1"), folder.path().join("golden"))?;
-    let sides = Sides { bench, script, modules, folder: folder.path(), golden };
+    let programs =
+        Programs::build(&bench.processes, &bench.root.join("kv-format"), &[Program::Example(EXAMPLE)])?;
+    let sides = Sides { bench, programs, script, modules, folder: folder.path(), golden };
     if !(sides.rust("write")? && sides.python()? && sides.rust("compare")?) {
         return Ok(Outcome::Failed("Rust and Python differ: the first difference is above".into()));
     }
@@ -66,6 +71,7 @@ pub(super) fn run(bench: &Bench) -> Result<Outcome> {
 /// The two programs and the folder that they share.
 struct Sides<'a> {
     bench: &'a Bench,
+    programs: Programs,
     script: PathBuf,
     modules: PathBuf,
     folder: &'a Path,
@@ -74,10 +80,8 @@ struct Sides<'a> {
 
 impl Sides<'_> {
     fn rust(&self, command: &str) -> Result<bool> {
-        let example =
-            ["run", "--quiet", "-p", "kv-format", "--features", "reference", "--example", "interop"];
-        let mut cargo = cargo_with(&example);
-        self.bench.run(cargo.args(["--", command]).arg(self.folder).env("RUST_BACKTRACE", "0"))
+        let mut program = self.programs.command(EXAMPLE)?;
+        self.bench.run(program.arg(command).arg(self.folder).env("RUST_BACKTRACE", "0"))
     }
 
     fn python(&self) -> Result<bool> {

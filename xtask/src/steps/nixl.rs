@@ -1,7 +1,7 @@
 //! The stores whose bytes NIXL moves, with NIXL's wheels of PyPI.
 
-use super::checks::cargo_with;
 use super::{Bench, Outcome};
+use crate::programs::{Program, Programs};
 use crate::python;
 use anyhow::Result;
 
@@ -16,6 +16,9 @@ const OLD_FOUND_BY: &str = "KVBRIDGE_NIXL_OLD";
 /// Its own tests, and those that take every engine that there is.
 const TESTS: [&str; 5] = ["nixl", "nixl_old", "conformance", "crash", "io_engines"];
 
+/// The libraries that some of them load instead: examples, which no test has cargo build.
+const EMULATED: [&str; 2] = ["fake_nixl", "fake_nixl_old"];
+
 pub(super) fn run(bench: &Bench) -> Result<Outcome> {
     if !cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))) {
         return Ok(Outcome::Skipped("there are no wheels of NIXL for this system".into()));
@@ -26,11 +29,14 @@ pub(super) fn run(bench: &Bench) -> Result<Outcome> {
         Err(error) if error.is::<python::Unavailable>() => return Ok(Outcome::Skipped(error.to_string())),
         Err(error) => return Err(error),
     };
-    // The emulated libraries are examples, which `--test` alone does not build.
-    let features = ["-p", "kv-storage", "--all-features"];
-    let built = bench.run(cargo_with(&["build"]).args(features).arg("--examples"))?;
-    let mut tests = cargo_with(&["test"]);
-    tests.args(features).args(TESTS.map(|test| ["--test", test]).as_flattened());
-    let passed = built && bench.run(tests.env(FOUND_BY, new).env(OLD_FOUND_BY, old))?;
-    Ok(if passed { Outcome::Passed } else { Outcome::Failed("the failing tests are above".into()) })
+    let wanted: Vec<_> = TESTS.map(Program::Test).into_iter().chain(EMULATED.map(Program::Example)).collect();
+    let programs = Programs::build(&bench.processes, &bench.root.join("kv-storage"), &wanted)?;
+    let mut failed = Vec::new();
+    for name in TESTS {
+        if !bench.run(programs.command(name)?.env(FOUND_BY, &new).env(OLD_FOUND_BY, &old))? {
+            failed.push(name);
+        }
+    }
+    let why = || format!("tests of {} (see above)", failed.join(", "));
+    Ok(if failed.is_empty() { Outcome::Passed } else { Outcome::Failed(why()) })
 }

@@ -1,15 +1,18 @@
 //! What of the vendors' software runs on a machine without their devices: HIP's library of Debian, CUDA's runtime of PyPI, and the
 //! compilers that build the kernels.
 
-use super::checks::cargo_with;
 use super::{Bench, Outcome};
 use crate::kernels::{self, Compiler};
+use crate::programs::{Program, Programs};
 use crate::python;
 use anyhow::Result;
 use std::path::Path;
 
 /// CUDA's runtime library, without a driver; its package has no Python to import.
 const CUDA: &str = "nvidia-cuda-runtime-cu12==12.9.79";
+
+/// In kv-device-rocm.
+const TESTS: &str = "real_libraries";
 
 /// Environment variables by which the tests of real libraries know that they must not skip, and where CUDA's is.
 const REQUIRED: &str = "KVBRIDGE_REQUIRE_HIP";
@@ -28,9 +31,9 @@ pub(super) fn hip(bench: &Bench) -> Result<Outcome> {
         Err(error) if error.is::<python::Unavailable>() => return Ok(Outcome::Skipped(error.to_string())),
         Err(error) => return Err(error),
     };
-    let mut example = cargo_with(&["build", "-p", "kv-device-rocm", "--example", "rocm_device_info"]);
-    let mut cargo = cargo_with(&["test", "-p", "kv-device-rocm", "--test", "real_libraries"]);
-    let passed = bench.run(&mut example)? && bench.run(cargo.env(REQUIRED, "1").env(CUDA_FILE, cuda))?;
+    let wanted = [Program::Test(TESTS), Program::Example("rocm_device_info")];
+    let programs = Programs::build(&bench.processes, &bench.root.join("kv-device-rocm"), &wanted)?;
+    let passed = bench.run(programs.command(TESTS)?.env(REQUIRED, "1").env(CUDA_FILE, cuda))?;
     Ok(if passed { Outcome::Passed } else { Outcome::Failed("the failing tests are above".into()) })
 }
 

@@ -11,7 +11,7 @@ use super::choice::IoChoice;
 use super::threads::{read_all, write_all};
 use super::{Answer, DataFile, Direction, Engine, Transfer};
 use crate::nixl::{Nixl, Target, Wanted, Way};
-use crate::posix::options::PosixOptions;
+use crate::posix::options::{DEFAULT_THREADS, PosixOptions};
 use crate::posix::tree::Tree;
 use crate::{Error, ErrorKind, Result};
 
@@ -48,7 +48,7 @@ pub(super) fn choose(tree: &Tree, options: &PosixOptions) -> Result<(Arc<dyn Eng
         parameters: &PARAMETERS,
         staging: options.fixed.as_ref(),
         transfers: 1,
-        threads: (options.threads / 2).clamp(1, MOST_THREADS),
+        threads: (options.threads.unwrap_or(DEFAULT_THREADS) / 2).clamp(1, MOST_THREADS),
         seed: tree.environment.entropy.next_u64(),
     };
     let nixl = Nixl::start(&options.nixl, &wanted)

@@ -9,7 +9,7 @@ use super::Engine;
 use super::attempt::attempt;
 use super::choice::IoChoice;
 use super::uring::{DEPTH, Uring};
-use crate::posix::options::PosixOptions;
+use crate::posix::options::{DEFAULT_THREADS, PosixOptions};
 use crate::posix::tree::Tree;
 
 /// Rings, or why there are none.
@@ -19,7 +19,7 @@ pub(super) type Started = Result<Uring, String>;
 const MOST_RINGS: usize = 2;
 
 pub(super) fn start(options: &PosixOptions) -> Started {
-    let rings = (options.threads / 2).clamp(1, MOST_RINGS);
+    let rings = (options.threads.unwrap_or(DEFAULT_THREADS) / 2).clamp(1, MOST_RINGS);
     Uring::start(rings, options.fixed.as_ref()).map_err(|error| {
         let why = match Errno::from_io_error(&error) {
             Some(Errno::PERM | Errno::ACCESS) => {
