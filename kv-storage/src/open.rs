@@ -179,6 +179,11 @@ pub(crate) fn path(url: String) -> Opening {
                 Ok(Arc::new(PosixStore::open(path.as_ref(), PosixOptions::default()).await?)
                     as Arc<dyn KvStore>)
             }
+            #[cfg(feature = "posix")]
+            Place::NixlPosix(path) => {
+                let options = PosixOptions::default().io(crate::posix::IoEngine::Nixl);
+                Ok(Arc::new(PosixStore::open(path.as_ref(), options).await?) as Arc<dyn KvStore>)
+            }
             _ => open(&url).await,
         }
     })

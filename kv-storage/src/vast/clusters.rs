@@ -32,8 +32,11 @@ pub struct Clusters(pub BTreeMap<String, Cluster>);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cluster {
-    /// The ways to its namespace.
+    /// The ways to its namespace. Objects are written by the kind of the first.
     pub paths: Vec<ClusterPath>,
+    /// The kind of paths that keeps records, the same in every process. Default: the first path's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<String>,
 }
 
 /// One way to a cluster's namespace.
@@ -111,6 +114,23 @@ impl Clusters {
 
     /// The paths, each leading to the URL's directory.
     fn paths(&self, url: &str) -> Result<Vec<ClusterPath>> {
+        let (cluster, directory) = self.cluster(url)?;
+        let paths: Vec<ClusterPath> =
+            cluster.paths.iter().map(|path| path.in_directory(url, directory)).collect::<Result<_>>()?;
+        let kinds: Vec<&str> = paths.iter().filter_map(|path| path.kind.as_deref()).collect();
+        match &cluster.records {
+            Some(records) if !kinds.contains(&records.as_str()) => {
+                let message = format!(
+                    "records are to be kept by paths of the kind {records:?}, but the kinds are {kinds:?}"
+                );
+                Err(Error::new(ErrorKind::Invalid, url, message))
+            }
+            _ => Ok(paths),
+        }
+    }
+
+    /// The cluster that `url` names, and the directory in it.
+    fn cluster<'a>(&self, url: &'a str) -> Result<(&Cluster, &'a str)> {
         let invalid = |message: String| Err(Error::new(ErrorKind::Invalid, url, message));
         let Some((name, directory)) =
             url.strip_prefix("vast://").map(|rest| rest.split_once('/').unwrap_or((rest, "")))
@@ -132,7 +152,7 @@ impl Clusters {
                 "the cluster {name:?} is not known, only {known:?}: add it to the file that {CLUSTERS_VARIABLE} names, as in {EXAMPLE}"
             ));
         };
-        cluster.paths.iter().map(|path| path.in_directory(url, directory)).collect()
+        Ok((cluster, directory))
     }
 
     /// Opens the store that `url` (`vast://cluster/directory`) names: the paths that open within the deadline of
@@ -145,6 +165,7 @@ impl Clusters {
     /// Cancel safe.
     pub async fn open(&self, url: &str, options: VastOptions) -> Result<Opened> {
         let mut opening = JoinSet::new();
+        let records = self.cluster(url)?.0.records.clone();
         for (number, path) in self.paths(url)?.into_iter().enumerate() {
             let (clock, allowed) = (Arc::clone(&options.gate.environment.clock), options.gate.deadline);
             opening.spawn(async move {
@@ -185,8 +206,11 @@ impl Clusters {
             return Err(Error::new(error.kind(), url, message).with_source(error));
         }
         paths.sort_by_key(|(number, _)| *number);
-        let paths = paths.into_iter().map(|(_, path)| path).collect();
+        let paths: Vec<VastPath> = paths.into_iter().map(|(_, path)| path).collect();
         let name = url.trim_start_matches("vast://");
+        // If none of the kind that keeps records has opened, another kind keeps them meanwhile, as when they go down later.
+        let keeps = |records: &String| paths.iter().any(|path| path.kind == *records);
+        let options = VastOptions { records: records.filter(keeps).or(options.records), ..options };
         Ok(Opened { store: Vast::new(name, paths, options)?, left_out })
     }
 
@@ -197,7 +221,7 @@ impl Clusters {
     pub async fn format(&self, url: &str) -> Result<bool> {
         let mut formatted = false;
         for url in self.urls(url)? {
-            if let Some(path) = url.strip_prefix("file://") {
+            if let Some(path) = url.strip_prefix("file://").or_else(|| url.strip_prefix("nixl+posix://")) {
                 make_directory(&url, PathBuf::from(path)).await?;
             }
             formatted |= Box::pin(crate::format(&url)).await?;

@@ -7,6 +7,7 @@
 use kv_format::ObjectName;
 
 use super::Vast;
+use super::by_another::Asked;
 use super::path::key_of;
 use crate::{Error, ErrorKind, KvStore, ObjectMeta, Operation, Result, Version};
 
@@ -62,11 +63,11 @@ impl Vast {
     pub(super) async fn head_by(
         &self,
         name: &ObjectName,
-        kind: Option<usize>,
+        asked: Asked,
     ) -> Result<(usize, Option<ObjectMeta>)> {
         let name = *name;
         let call = move |gate: crate::HealthGate| async move { gate.head(&name).await };
-        let answered = self.by_any(Operation::Head, key_of(&name), kind, call).await?;
+        let answered = self.by_any(Operation::Head, key_of(&name), asked, call).await?;
         Ok((answered.path.kind, answered.answer))
     }
 
@@ -76,15 +77,15 @@ impl Vast {
     /// Those of the paths; `Unavailable` if it is replaced again and again.
     pub(super) async fn identify(&self, name: &ObjectName) -> Result<Option<Identity>> {
         for _ in 0..LOOKS {
-            let (first, Some(meta)) = self.head_by(name, None).await? else { return Ok(None) };
+            let (first, Some(meta)) = self.head_by(name, Asked::First(0)).await? else { return Ok(None) };
             let mut marks = vec![None; self.shared.kinds.len()];
             for kind in (0..marks.len()).filter(|kind| *kind != first) {
-                if let Ok((_, Some(other))) = self.head_by(name, Some(kind)).await {
+                if let Ok((_, Some(other))) = self.head_by(name, Asked::Only(kind)).await {
                     marks[kind] = Some(other.version).filter(|_| other.len == meta.len);
                 }
             }
             if marks.iter().any(Option::is_some) {
-                match self.head_by(name, Some(first)).await? {
+                match self.head_by(name, Asked::Only(first)).await? {
                     (_, Some(again)) if again.version == meta.version => {}
                     (_, None) => return Ok(None),
                     _ => continue,

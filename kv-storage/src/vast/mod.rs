@@ -59,8 +59,10 @@ pub struct Vast {
 struct Shared {
     name: String,
     paths: Vec<Path>,
-    /// In the order in which they were first named. The first is asked for versions, listings and records while it answers.
+    /// In the order in which they were first named. The first writes objects, and is asked for versions and listings, while it answers.
     kinds: Vec<String>,
+    /// Which of them keeps records, while it answers.
+    records: usize,
     setbacks: Setbacks,
     spare: Option<StagingPool>,
     environment: Environment,
@@ -82,6 +84,8 @@ pub struct VastOptions {
     pub gate: GateOptions,
     /// Where the memory comes from that replaces buffers which a path keeps. `None`: memory of its own, which no device has pinned.
     pub spare: Option<StagingPool>,
+    /// The kind of paths that keeps records, the same in every process. `None`: the first path's.
+    pub records: Option<String>,
 }
 
 /// One path at one moment.
@@ -118,7 +122,11 @@ impl Default for VastOptions {
     fn default() -> Self {
         let second = Duration::from_secs(1);
         let gate = GateOptions::default().deadline(Some(10 * second)).failures(3);
-        Self { gate: gate.probe_deadline(5 * second).intervals(second, 4 * second), spare: None }
+        Self {
+            gate: gate.probe_deadline(5 * second).intervals(second, 4 * second),
+            spare: None,
+            records: None,
+        }
     }
 }
 
@@ -136,13 +144,20 @@ impl VastOptions {
         self.spare = Some(pool);
         self
     }
+
+    /// Sets the kind of paths that keeps records.
+    #[must_use]
+    pub fn records(mut self, kind: impl Into<String>) -> Self {
+        self.records = Some(kind.into());
+        self
+    }
 }
 
 impl Vast {
     /// A store over `paths`, each behind a [`HealthGate`]; `name` stands in messages.
     ///
     /// # Errors
-    /// `Invalid` without paths, with more than [`MAX_PATHS`], or for a kind with a colon.
+    /// `Invalid` without paths, with more than [`MAX_PATHS`], for a kind with a colon, or if no path is of the kind that keeps records.
     pub fn new(name: impl Into<String>, paths: Vec<VastPath>, options: VastOptions) -> Result<Self> {
         let label = format!("vast:{}", name.into());
         let invalid = |message: String| Err(Error::new(ErrorKind::Invalid, &label, message));
@@ -164,10 +179,21 @@ impl Vast {
             });
             gated.push(Path::new(number, kind, HealthGate::new(store, options.gate.clone())));
         }
-        let VastOptions { gate, spare } = options;
+        let VastOptions { gate, spare, records } = options;
+        let records = match records {
+            None => 0,
+            Some(wanted) => match kinds.iter().position(|kind| *kind == wanted) {
+                Some(kind) => kind,
+                None => {
+                    return invalid(format!(
+                        "no path of the kind {wanted:?}, which keeps records: the kinds are {kinds:?}"
+                    ));
+                }
+            },
+        };
         let environment = gate.environment;
         let setbacks = Setbacks::default();
-        let shared = Shared { name: label, paths: gated, kinds, setbacks, spare, environment };
+        let shared = Shared { name: label, paths: gated, kinds, records, setbacks, spare, environment };
         Ok(Self { shared: Arc::new(shared) })
     }
 

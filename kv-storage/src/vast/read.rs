@@ -43,7 +43,7 @@ impl<'a> Attempts<'a> {
     /// The next path that shows this very object.
     fn next(&mut self) -> Option<&'a Path> {
         loop {
-            let path = self.vast.choose(key_of(self.name), self.bytes, self.tried)?;
+            let path = self.vast.choose_to_read(key_of(self.name), self.bytes, self.tried)?;
             let shows = self.identity.as_ref().is_none_or(|identity| identity.known_to(path.kind).is_some());
             self.tried.add(path.number);
             if shows {

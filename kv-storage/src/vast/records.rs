@@ -3,6 +3,7 @@
 use kv_format::RecordName;
 
 use super::Vast;
+use super::by_another::Asked;
 use super::path::mixed;
 use crate::{HealthGate, KvStore, Operation, Record, Result, Version};
 
@@ -13,6 +14,11 @@ fn key_of(name: &RecordName) -> u64 {
 }
 
 impl Vast {
+    /// Who is asked for records.
+    fn records(&self) -> Asked {
+        Asked::First(self.shared.records)
+    }
+
     /// A creation may be tried by every path: whichever is first, the others find the name taken. If one of them was ours and its answer
     /// is lost, the record has our body.
     pub(super) async fn create_by_any(&self, name: &RecordName, body: &[u8]) -> Result<Option<Version>> {
@@ -21,7 +27,7 @@ impl Vast {
             let body = body.to_vec();
             async move { gate.create_record(&name, &body).await }
         };
-        let created = self.by_any(Operation::CreateRecord, key_of(&name), None, call).await?;
+        let created = self.by_any(Operation::CreateRecord, key_of(&name), self.records(), call).await?;
         if created.answer.is_none() && created.doubtful {
             return self.version_of(&name, body).await;
         }
@@ -53,7 +59,7 @@ impl Vast {
     pub(super) async fn read_by_any(&self, name: &RecordName) -> Result<Option<Record>> {
         let name = *name;
         let call = move |gate: HealthGate| async move { gate.read_record(&name).await };
-        let read = self.by_any(Operation::ReadRecord, key_of(&name), None, call).await?;
+        let read = self.by_any(Operation::ReadRecord, key_of(&name), self.records(), call).await?;
         let shown =
             |record: Record| Record { version: self.tagged(read.path.kind, record.version), ..record };
         Ok(read.answer.map(shown))
@@ -62,7 +68,7 @@ impl Vast {
     pub(super) async fn delete_by_any(&self, name: &RecordName) -> Result<bool> {
         let name = *name;
         let call = move |gate: HealthGate| async move { gate.delete_record(&name).await };
-        Ok(self.by_any(Operation::DeleteRecord, key_of(&name), None, call).await?.answer)
+        Ok(self.by_any(Operation::DeleteRecord, key_of(&name), self.records(), call).await?.answer)
     }
 
     /// The version of a record that has this body.

@@ -7,6 +7,7 @@ use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
 use super::Vast;
+use super::by_another::Asked;
 use super::path::{key_of, mixed};
 use crate::{
     ByteRange, Capabilities, HealthGate, KvStore, ObjectMeta, Operation, ReadOutcome, ReadPart, ReadSink,
@@ -77,7 +78,7 @@ impl KvStore for Vast {
     }
 
     async fn head(&self, name: &ObjectName) -> Result<Option<ObjectMeta>> {
-        let (kind, meta) = self.head_by(name, None).await?;
+        let (kind, meta) = self.head_by(name, Asked::First(0)).await?;
         Ok(meta.map(|meta| self.shown(kind, meta)))
     }
 
@@ -90,14 +91,14 @@ impl KvStore for Vast {
         let (namespace, after) = (*namespace, after.copied());
         let call = move |gate: HealthGate| async move { gate.list(&namespace, after.as_ref(), limit).await };
         let key = mixed(u64::from(namespace.0[0]));
-        let listed = self.by_any(Operation::List, key, None, call).await?;
+        let listed = self.by_any(Operation::List, key, Asked::First(0), call).await?;
         Ok(listed.answer.into_iter().map(|meta| self.shown(listed.path.kind, meta)).collect())
     }
 
     async fn delete(&self, name: &ObjectName) -> Result<bool> {
         let name = *name;
         let call = move |gate: HealthGate| async move { gate.delete(&name).await };
-        Ok(self.by_any(Operation::Delete, key_of(&name), None, call).await?.answer)
+        Ok(self.by_any(Operation::Delete, key_of(&name), Asked::First(0), call).await?.answer)
     }
 
     async fn quarantine(&self, name: &ObjectName, version: &Version) -> Result<bool> {
@@ -107,7 +108,7 @@ impl KvStore for Vast {
             let version = version.clone();
             async move { gate.quarantine(&name, &version).await }
         };
-        Ok(self.by_any(Operation::Quarantine, key_of(&name), Some(kind), call).await?.answer)
+        Ok(self.by_any(Operation::Quarantine, key_of(&name), Asked::Only(kind), call).await?.answer)
     }
 
     fn another_way(&self, name: &ObjectName, setback: Setback) -> bool {

@@ -38,7 +38,7 @@ impl Vast {
     pub(super) async fn begin_upload(&self, name: &ObjectName, len: u64) -> Result<Box<dyn Upload>> {
         let mut tried = self.shared.setbacks.avoided(name, self.now());
         let mut last = None;
-        while let Some(path) = self.choose(key_of(name), len, tried) {
+        while let Some(path) = self.choose_to_write(key_of(name), len, tried) {
             tried.add(path.number);
             let running = self.begin_transfer(path, len);
             self.shared.setbacks.goes_by(name, path.number, self.now());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kv_memory::{HugePages, StagingPool};
 use kv_storage::posix::{FsyncPolicy, IoEngine};
-use kv_storage::{KvStore, PosixOptions, PosixStore, conformance};
+use kv_storage::{KvStore, PosixOptions, PosixStore, Vast, VastOptions, VastPath, conformance};
 
 use crate::libraries::{libraries, open, options, real, shared_memory};
 use crate::scene::{bytes, name, publish, read};
@@ -60,6 +60,25 @@ async fn stores_with_other_engines_share_the_directory() {
         let theirs = PosixStore::open(root.path(), threads).await.unwrap();
         check(Arc::new(ours.clone()), Arc::new(theirs.clone())).await;
         check(Arc::new(theirs), Arc::new(ours)).await;
+    }
+}
+
+/// One cluster by a mount whose bytes NIXL moves and by one whose bytes it does not. Both mark an object alike, so they are of one kind.
+//= SEMANTICS.md#vast-one-namespace
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_of_a_cluster_moves_its_bytes_by_nixl() {
+    for nixl in libraries() {
+        let root = shared_memory();
+        let mut stores = Vec::new();
+        for _ in 0..2 {
+            let with = open(root.path(), &nixl).await.unwrap();
+            let plain = PosixOptions::default().io(IoEngine::Threads).sweep_older_than(None);
+            let without = PosixStore::open(root.path(), plain).await.unwrap();
+            let paths = [with, without].map(|store| VastPath::new("file", Arc::new(store)));
+            stores.push(Vast::new("lab", paths.into(), VastOptions::default()).unwrap());
+        }
+        check(Arc::new(stores[0].clone()), Arc::new(stores[1].clone())).await;
+        assert!(stores[0].paths().iter().all(|path| path.moved_bytes > 0), "{:?}", stores[0].paths());
     }
 }
 

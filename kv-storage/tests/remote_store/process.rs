@@ -1,14 +1,16 @@
 //! Another process of this test program, which runs one of its ignored tests until this one has ended.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// What stands before the address in the other process's output.
 const ANNOUNCED: &str = "listens at ";
 
 /// The other process. Dropped, it is killed.
 pub(crate) struct Process {
-    child: Child,
+    pub(crate) child: Child,
+    /// Open as long as it runs: libtest has a word to say about tests that take a minute, and ends where nobody can hear it.
+    _output: BufReader<ChildStdout>,
     /// Where it listens.
     pub(crate) address: String,
 }
@@ -19,11 +21,12 @@ impl Process {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", test, "--ignored", "--nocapture"]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let lines = output.by_ref().lines();
         let mut announced =
             lines.map(Result::unwrap).filter_map(|line| Some(line.split_once(ANNOUNCED)?.1.to_owned()));
         let address = announced.next();
-        let mut process = Self { child, address: String::new() };
+        let mut process = Self { child, _output: output, address: String::new() };
         process.address = address.unwrap_or_else(|| panic!("{test} ended: {:?}", process.child.wait()));
         process
     }

@@ -128,3 +128,51 @@ async fn without_the_first_kind_the_next_one_serves() {
     assert!(scene.store.delete(&name).await.unwrap());
     assert_eq!(read(&scene.store, &name, 1000).await.unwrap(), None);
 }
+
+//= SEMANTICS.md#vast-writes
+#[tokio::test(start_paused = true)]
+async fn objects_are_written_by_the_first_kind_and_by_another_only_while_it_is_down() {
+    let scene = scene();
+    for n in 0..40 {
+        publish(&scene.store, &name(n), b"x").await.unwrap();
+    }
+    assert_eq!(scene.paths.each_ref().map(|path| path.calls(Operation::Begin)), [40, 0]);
+    scene.paths[0].inject(When::always(), Injection::Fail(ErrorKind::Unavailable));
+    for n in 40..80 {
+        publish(&scene.store, &name(n), b"x").await.unwrap();
+    }
+    assert!(scene.store.paths()[0].health.down);
+    assert_eq!(scene.paths[1].calls(Operation::Commit), 40);
+    for n in 0..80 {
+        assert_eq!(read(&scene.store, &name(n), 1).await.unwrap().unwrap(), b"x");
+    }
+}
+
+//= SEMANTICS.md#vast-record-kind
+#[tokio::test(start_paused = true)]
+async fn records_are_kept_by_the_kind_that_the_options_name_and_by_another_only_while_it_is_down() {
+    let memory = MemoryStore::new();
+    let other: Arc<dyn KvStore> = Arc::new(OtherKind(memory.clone()));
+    let paths = [Fault::new(Arc::new(memory.clone())), Fault::new(other)];
+    let ways = || {
+        let ways = ["nfs", "s3"].into_iter().zip(&paths);
+        ways.map(|(kind, path)| VastPath::new(kind, Arc::new(path.clone()))).collect()
+    };
+    let store = Vast::new("lab", ways(), VastOptions::default().records("s3")).unwrap();
+    for part in 0..20 {
+        let name = RecordName::request("r", part);
+        let first = store.create_record(&name, b"first").await.unwrap().unwrap();
+        assert!(first.0.starts_with("s3:"), "{first:?}");
+        assert!(store.replace_record(&name, &first, b"second").await.unwrap().is_some());
+        assert_eq!(store.read_record(&name).await.unwrap().unwrap().body, b"second");
+        assert!(store.delete_record(&name).await.unwrap());
+    }
+    assert_eq!(paths[0].total_calls(), 0);
+    paths[1].inject(When::always(), Injection::Fail(ErrorKind::Unavailable));
+    let created = store.create_record(&RecordName::request("s", 0), b"first").await.unwrap().unwrap();
+    assert!(created.0.starts_with("nfs:"), "{created:?}");
+
+    let error = Vast::new("lab", ways(), VastOptions::default().records("smb")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains(r#"no path of the kind "smb""#), "{error}");
+}

@@ -12,8 +12,20 @@ mod kinds;
 #[cfg(feature = "vast")]
 mod opening;
 mod other_kind;
+#[cfg(feature = "s3")]
+#[path = "../remote_store/process.rs"]
+mod process;
+#[cfg(feature = "s3")]
+#[path = "../s3_server/mod.rs"]
+#[expect(dead_code, reason = "the suite of the S3 store uses the rest")]
+mod s3_server;
 mod slowing;
 mod speed;
+#[cfg(feature = "s3")]
+mod stopped;
+#[cfg(feature = "s3")]
+#[path = "../remote_store/stopping.rs"]
+mod stopping;
 mod streams;
 mod uploads;
 

@@ -126,7 +126,7 @@ fn a_clusters_paths_lead_to_the_directory_that_the_url_names() {
 async fn a_text_without_clusters_is_refused_with_line_and_column() {
     for (text, expected) in [
         ("", "line 1 column 0"),
-        ("{\n\"c\": {\"path\": []}}", "unknown field `path`, expected `paths` at line 2"),
+        ("{\n\"c\": {\"path\": []}}", "unknown field `path`, expected `paths` or `records` at line 2"),
         (r#"{"c": {"paths": [{"url": "file:///m", "king": "x"}]}}"#, "unknown field `king`"),
         (r#"{"c": {"paths": []}}"#, "has no paths"),
     ] {
@@ -135,6 +135,9 @@ async fn a_text_without_clusters_is_refused_with_line_and_column() {
         assert!(error.to_string().contains(expected), "{error}");
         assert!(error.to_string().contains(r#"{"vast-cluster": {"paths": "#), "says what to write: {error}");
     }
+    let records = r#"{"c": {"records": "s3", "paths": [{"url": "file:///m"}]}}"#;
+    let error = clusters(records).urls("vast://c/kv").unwrap_err();
+    assert!(error.to_string().contains(r#"of the kind "s3", but the kinds are ["file"]"#), "{error}");
     for path in ["memory://", "vast://c", "/mnt/vast", "null://"] {
         let text = format!(r#"{{"c": {{"paths": [{{"url": "{path}"}}]}}}}"#);
         let error = clusters(&text).open("vast://c/kv", VastOptions::default()).await.unwrap_err();

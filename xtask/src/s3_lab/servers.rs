@@ -1,5 +1,7 @@
-//! SeaweedFS processes on free ports: all in one, or a master, three volume servers and a gateway. Dropped, they and their files are gone.
+//! SeaweedFS processes on free ports: all in one, with a mount or without, or a master, three volume servers and a gateway. Dropped, they and
+//! their files are gone.
 
+use super::mount::Mount;
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fmt;
@@ -19,6 +21,8 @@ const VOLUME_SERVERS: usize = 3;
 pub(super) enum Shape {
     /// One for everything.
     Single,
+    /// The same, and a mount of its tree, reached by two directories.
+    Mounted,
     /// Three volume servers, two copies on different ones.
     Cluster,
 }
@@ -27,6 +31,7 @@ impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Single => "one process",
+            Self::Mounted => "one process and a mount of its tree",
             Self::Cluster => "three volume servers, replication 001",
         })
     }
@@ -34,6 +39,8 @@ impl fmt::Display for Shape {
 
 /// Running servers.
 pub(super) struct Lab {
+    /// Goes before its server does.
+    mount: Option<Mount>,
     servers: Servers,
     port: u16,
     victim: Option<u32>,
@@ -56,6 +63,7 @@ impl Drop for Servers {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        self.mount = None;
         self.servers = Servers::default();
     }
 }
@@ -74,7 +82,7 @@ impl Lab {
         let mut ports = ports.into_iter().map(|address| address.port());
         let mut port = move || ports.next().context("more servers than ports");
         let (master, s3) = (port()?, port()?);
-        let mut lab = Self { servers: Servers::default(), port: s3, victim: None, folder };
+        let mut lab = Self { mount: None, servers: Servers::default(), port: s3, victim: None, folder };
         let (master_grpc, filer, filer_grpc, s3_grpc) = (port()?, port()?, port()?, port()?);
         let mut volumes = Vec::new();
         for _ in 0..VOLUME_SERVERS {
@@ -82,7 +90,7 @@ impl Lab {
         }
         drop(listeners);
         let master_at = format!("127.0.0.1:{master}.{master_grpc}");
-        if shape == Shape::Single {
+        if shape != Shape::Cluster {
             let (volume, volume_grpc) = volumes[0];
             let arguments = [
                 "server".to_owned(),
@@ -102,10 +110,15 @@ impl Lab {
                 "-s3.port.iceberg=0".into(),
                 "-s3.port.lance=0".into(),
                 "-s3.config=identities.json".into(),
+                // As a store in a directory makes files; the default, 0660, is one that it does not believe.
+                "-s3.defaultFileMode=0600".into(),
                 "-s3".into(),
                 "-ip=127.0.0.1".into(),
             ];
             lab.spawn(weed, "server", &arguments)?;
+            if shape == Shape::Mounted {
+                lab.mount(weed, filer, filer_grpc)?;
+            }
             return Ok(lab);
         }
         let arguments = [
@@ -155,6 +168,42 @@ impl Lab {
         Ok(lab)
     }
 
+    /// Mounts the tree in which buckets are directories.
+    fn mount(&mut self, weed: &Path, filer: u16, filer_grpc: u16) -> Result<()> {
+        let mount = Mount::prepare(self.folder.path(), filer_grpc)?;
+        let arguments = [
+            "mount".to_owned(),
+            format!("-filer=127.0.0.1:{filer}.{filer_grpc}"),
+            "-filer.path=/buckets".into(),
+            format!("-dir={}", mount.point().display()),
+            "-cacheDir=.".into(),
+            "-localSocket=mount.sock".into(),
+            "-disableXAttr".into(),
+        ];
+        self.spawn(weed, "mount", &arguments)?;
+        let clusters = mount.clusters(BUCKET, &self.url());
+        std::fs::write(self.folder.path().join("clusters.json"), clusters)?;
+        self.mount.insert(mount).ready(BUCKET)?;
+        Ok(())
+    }
+
+    /// Starts a process that ends with the lab, its output in the lab's folder.
+    pub(super) fn start_beside(&mut self, mut command: Command, output: &str) -> Result<u32> {
+        let log = File::create(self.log_of(output))?;
+        command.stdin(Stdio::null()).process_group(0).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().context("a process could not be started")?;
+        let id = child.id();
+        self.servers.0.push(child);
+        Ok(id)
+    }
+
+    /// Whether a process was content, and what it said; `None` before its end.
+    pub(super) fn end_of(&mut self, id: u32, output: &str) -> Result<Option<(bool, String)>> {
+        let child = self.servers.0.iter_mut().find(|child| child.id() == id);
+        let Some(status) = child.context("no such process")?.try_wait()? else { return Ok(None) };
+        Ok(Some((status.success(), std::fs::read_to_string(self.log_of(output))?)))
+    }
+
     /// Starts one process with a folder of its own; its number.
     fn spawn(&mut self, weed: &Path, name: &str, arguments: &[String]) -> Result<u32> {
         let folder = self.folder.path().join(name);
@@ -187,16 +236,21 @@ impl Lab {
             ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
         ];
         variables.extend(self.victim.map(|victim| ("KVBRIDGE_S3_VICTIM", victim.to_string())));
+        if self.mount.is_some() {
+            variables.push(("KVBRIDGE_VAST", self.folder.path().join("clusters.json").display().to_string()));
+        }
         variables
     }
 
     /// The last lines that the servers wrote.
     pub(super) fn log(&self) -> String {
-        let logs = ["server", "master", "volume-0", "volume-1", "volume-2", "filer", "gateway"].map(|name| {
-            let text = std::fs::read_to_string(self.log_of(name)).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            lines[lines.len().saturating_sub(15)..].join("\n")
-        });
+        let logs = ["server", "mount", "master", "volume-0", "volume-1", "volume-2", "filer", "gateway"].map(
+            |name| {
+                let text = std::fs::read_to_string(self.log_of(name)).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                lines[lines.len().saturating_sub(15)..].join("\n")
+            },
+        );
         logs.join("\n")
     }
 }
