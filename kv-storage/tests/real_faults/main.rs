@@ -10,6 +10,7 @@
 
 mod disks;
 mod fuse;
+mod hangs;
 mod kernel_errors;
 mod lost_answers;
 mod planted;

@@ -52,6 +52,7 @@ impl MemoryFs {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
+        self.script.pass();
         self.state.lock().unwrap()
     }
 
@@ -258,6 +259,7 @@ impl Filesystem for MemoryFs {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.script.pass();
         // Without the page cache, the store's calls and their lengths arrive here as it makes them.
         reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
     }
