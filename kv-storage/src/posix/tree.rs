@@ -108,7 +108,7 @@ impl Tree {
         let label = format!("posix:{}", path.display());
         let fail = |kind, message: String| Err(Error::new(kind, &label, message));
         let fail_with = |errno: Errno| {
-            let message = format!("cannot open the root directory: {errno}");
+            let message = format!("cannot open the root directory: {errno}{}", advice(errno));
             Error::new(kind_of(errno), &label, message).with_source(errno)
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -179,14 +179,7 @@ impl Tree {
 
     /// An error about `path` beneath the root.
     pub(super) fn error(&self, action: &str, path: &str, errno: Errno) -> Error {
-        let advice = match kind_of(errno) {
-            ErrorKind::NoSpace => ": free space, raise the quota, or collect garbage",
-            ErrorKind::PermissionDenied if errno == Errno::LOOP => {
-                ": it is a symbolic link, which the store never makes and never follows; remove it"
-            }
-            ErrorKind::PermissionDenied => ": check owner, modes and mount options",
-            _ => "",
-        };
+        let advice = advice(errno);
         let message = format!("cannot {action} {}/{path}: {errno}{advice}", self.path.display());
         Error::new(kind_of(errno), self, message).with_source(errno)
     }
@@ -269,6 +262,18 @@ impl fmt::Display for Tree {
 fn host() -> String {
     let name = uname().nodename().to_string_lossy().into_owned();
     name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect()
+}
+
+/// What an operator does about an errno, behind its message.
+fn advice(errno: Errno) -> &'static str {
+    match kind_of(errno) {
+        ErrorKind::NoSpace => ": free space, raise the quota, or collect garbage",
+        ErrorKind::PermissionDenied if errno == Errno::LOOP => {
+            ": it is a symbolic link, which the store never makes and never follows; remove it"
+        }
+        ErrorKind::PermissionDenied => ": check owner, modes and mount options",
+        _ => "",
+    }
 }
 
 /// What the caller does about an errno.
