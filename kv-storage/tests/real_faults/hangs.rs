@@ -47,7 +47,9 @@ impl WriteSource for Ones {
 }
 
 /// Begins a call while nothing is answered, and leaves it when the file system has been asked.
-async fn left<T>(disk: &Mounted, what: &str, call: impl Future<Output = T>) {
+async fn left<T>((disk, store): (&Mounted, &PosixStore), what: &str, call: impl Future<Output = T>) {
+    // What was left before has ended: it is this call that hangs.
+    store.idle().await;
     let watch = Watch::over(&disk.script);
     disk.script.freeze();
     let mut call: Pin<Box<_>> = Box::pin(call);
@@ -76,26 +78,27 @@ fn buffer() -> HostBuf {
 async fn neither_a_call_nor_a_drop_waits_for_a_file_system_on_the_executors_thread() {
     let Some(disk) = Mounted::mount() else { return };
     let store = open(disk.path()).await;
+    let at = (&disk, &store);
     publish(&store, &name(0), b"before").await.unwrap();
     let version = store.head(&name(0)).await.unwrap().unwrap().version;
     let record = RecordName::request("before", 0);
     let recorded = store.create_record(&record, b"before").await.unwrap().unwrap();
 
-    left(&disk, "begin", store.begin(&name(1), 8)).await;
+    left(at, "begin", store.begin(&name(1), 8)).await;
     let upload = begun(&store, 2).await;
-    left(&disk, "write", upload.write(4, buffer())).await;
+    left(at, "write", upload.write(4, buffer())).await;
     drop(upload);
     let upload = begun(&store, 3).await;
     let range = vec![ByteRange { offset: 4, len: 4 }];
-    left(&disk, "write_from", upload.write_from(range, buffer(), std::sync::Arc::new(Ones))).await;
+    left(at, "write_from", upload.write_from(range, buffer(), std::sync::Arc::new(Ones))).await;
     drop(upload);
     let upload = begun(&store, 4).await;
     upload.write(4, buffer()).await.1.unwrap();
-    left(&disk, "commit", upload.commit()).await;
-    left(&disk, "abort", begun(&store, 5).await.abort()).await;
+    left(at, "commit", upload.commit()).await;
+    left(at, "abort", begun(&store, 5).await.abort()).await;
     let upload = begun(&store, 6).await;
     left(
-        &disk,
+        at,
         "a drop",
         pin!(async {
             drop(upload);
@@ -105,15 +108,15 @@ async fn neither_a_call_nor_a_drop_waits_for_a_file_system_on_the_executors_thre
     .await;
 
     let part = || vec![ReadPart { offset: 0, buffer: buffer() }];
-    left(&disk, "read", store.read(&name(0), part())).await;
-    left(&disk, "head", store.head(&name(0))).await;
-    left(&disk, "list", store.list(&NamespaceDigest([1; 32]), None, 10)).await;
-    left(&disk, "create_record", store.create_record(&RecordName::request("r", 0), b"r")).await;
-    left(&disk, "read_record", store.read_record(&record)).await;
-    left(&disk, "replace_record", store.replace_record(&record, &recorded, b"after")).await;
-    left(&disk, "delete_record", store.delete_record(&record)).await;
-    left(&disk, "quarantine", store.quarantine(&name(0), &version)).await;
-    left(&disk, "delete", store.delete(&name(4))).await;
+    left(at, "read", store.read(&name(0), part())).await;
+    left(at, "head", store.head(&name(0))).await;
+    left(at, "list", store.list(&NamespaceDigest([1; 32]), None, 10)).await;
+    left(at, "create_record", store.create_record(&RecordName::request("r", 0), b"r")).await;
+    left(at, "read_record", store.read_record(&record)).await;
+    left(at, "replace_record", store.replace_record(&record, &recorded, b"after")).await;
+    left(at, "delete_record", store.delete_record(&record)).await;
+    left(at, "quarantine", store.quarantine(&name(0), &version)).await;
+    left(at, "delete", store.delete(&name(4))).await;
 
     store.idle().await;
     assert_eq!(store.health().stranded, 0);

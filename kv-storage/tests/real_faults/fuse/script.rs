@@ -113,11 +113,9 @@ impl Script {
     /// Waits while nothing is to be answered.
     pub(super) fn pass(&self) {
         let mut state = self.0.state.lock().unwrap();
-        if state.frozen {
+        while state.frozen {
             state.hanging = true;
             self.0.hangs.notify_one();
-        }
-        while state.frozen {
             state = self.0.thawed.wait(state).unwrap();
         }
     }
