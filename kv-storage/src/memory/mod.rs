@@ -12,7 +12,7 @@ use kv_format::{NamespaceDigest, ObjectName, RecordName};
 use kv_memory::HostBuf;
 
 use crate::parts::{
-    Admission, DEFAULT_STRANDED_BOUND, Stream, Workers, out_of_range, read_in_turns, record_fits,
+    Admission, CACHED_PART, DEFAULT_STRANDED_BOUND, Stream, Workers, out_of_range, read_in_turns, record_fits,
 };
 use crate::{
     ByteRange, Capabilities, Error, ErrorKind, KvStore, ObjectMeta, ReadOutcome, ReadPart, ReadSink, Record,
@@ -51,9 +51,6 @@ struct Threads {
 
 /// Calls that wait for a thread; more wait before they queue.
 const QUEUE: usize = 256;
-
-/// Part of a read that threads make: with what is done to it, it stays in a core's cache of a MiB or more.
-const CACHED_PART: usize = 512 << 10;
 
 impl MemoryStore {
     /// An empty store.

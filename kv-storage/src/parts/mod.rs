@@ -17,6 +17,9 @@ pub use crate::passage::{Answer, Deadline, Entry, Passage, Rule};
 pub use crate::streaming::{Stream, read_in_turns, write_in_turns};
 use crate::{Error, ErrorKind, MAX_RECORD_BYTES, Result};
 
+/// Part of a read that threads make: with what is done to it, it stays in a core's cache of a MiB or more.
+pub(crate) const CACHED_PART: usize = 512 << 10;
+
 /// How many threads a store has whose work is copying: one for each core, up to `most`. More would take turns on a core and push each
 /// other's bytes out of its cache.
 pub(crate) fn one_thread_per_core(most: usize) -> usize {

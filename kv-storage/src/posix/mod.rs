@@ -58,14 +58,11 @@ pub use options::{FormatOptions, FsyncPolicy, Modes, PosixOptions};
 use publish::{Mover, PosixUpload};
 use tree::Tree;
 
-use crate::parts::{Admission, Stream, Workers, record_fits};
+use crate::parts::{Admission, CACHED_PART, Stream, Workers, record_fits};
 use crate::{
     ByteRange, Capabilities, Error, ErrorKind, KvStore, ObjectMeta, ReadOutcome, ReadPart, ReadSink, Record,
     Result, Setback, StoreHealth, Upload, Version, WriteOrder,
 };
-
-/// Part of a read that threads make: with what is done to it, it stays in a core's cache of a MiB or more.
-const CACHED_PART: usize = 512 << 10;
 
 /// Objects and records as files. Clones are handles to the same threads.
 #[derive(Debug, Clone)]

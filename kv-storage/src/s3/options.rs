@@ -6,7 +6,7 @@ use kv_memory::StagingPool;
 use object_store::aws::AwsCredentialProvider;
 
 use crate::env::Environment;
-use crate::parts::DEFAULT_STRANDED_BOUND;
+use crate::parts::{DEFAULT_STRANDED_BOUND, one_thread_per_core};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -99,9 +99,8 @@ pub struct S3Options {
 
 impl Default for S3Options {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            threads: cores.min(4),
+            threads: one_thread_per_core(4),
             concurrency: 64,
             staging: None,
             deadlines: Deadlines::default(),
