@@ -53,12 +53,13 @@ async fn a_file_that_was_shortened_is_out_of_range_whether_nixl_says_so_or_not()
     }
 }
 
-/// Transfers that are asked about often, so that many are under way at a time and pauses come.
+/// Transfers that are asked about often, so that many are under way at a time and pauses come. The last step of each is longer than the
+/// mark that tells whether it arrived (`on_a_disk_in_many_small_steps`).
 //= SEMANTICS.md#engine-same
 #[tokio::test(flavor = "multi_thread")]
 async fn many_slow_transfers_at_a_time_come_out_right() {
     let root = shared_memory();
-    let nixl = fake().parameter("fake_questions", "40").descriptor_bytes(50_000);
+    let nixl = fake().parameter("fake_questions", "40").descriptor_bytes(45_000);
     let store = open(root.path(), &nixl).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..32 {
