@@ -84,7 +84,11 @@ fn executables(messages: &str, manifest: &Path) -> BTreeMap<String, PathBuf> {
         .filter_map(|message| {
             let text = |pointer| message.pointer(pointer)?.as_str();
             let ours = Path::new(text("/manifest_path")?) == manifest;
-            ours.then_some((text("/target/name")?.to_owned(), text("/executable")?.into()))
+            let is_example = text("/target/kind/0") == Some("example");
+            // An example that is a library is no executable.
+            let library = || text("/filenames/0").filter(|_| is_example);
+            let path = text("/executable").or_else(library);
+            ours.then_some((text("/target/name")?.to_owned(), path?.into()))
         })
         .collect()
 }
@@ -98,10 +102,13 @@ mod tests {
         let messages = r#"{"manifest_path":"/a/Cargo.toml","target":{"name":"kv_storage"},"executable":null}
 {"manifest_path":"/a/Cargo.toml","target":{"name":"crash"},"executable":"/t/crash-1"}
 {"manifest_path":"/b/Cargo.toml","target":{"name":"crash"},"executable":"/t/crash-2"}
+{"manifest_path":"/b/Cargo.toml","target":{"name":"kv","kind":["lib"]},"executable":null,"filenames":["/t/libkv.rlib"]}
+{"manifest_path":"/b/Cargo.toml","target":{"name":"fake","kind":["example"]},"executable":null,"filenames":["/t/libfake.so"]}
 not json
 {"reason":"build-finished","success":true}"#;
         let found = |manifest| executables(messages, Path::new(manifest)).into_iter().collect::<Vec<_>>();
         assert_eq!(found("/a/Cargo.toml"), [("crash".to_owned(), "/t/crash-1".into())]);
-        assert_eq!(found("/b/Cargo.toml"), [("crash".to_owned(), "/t/crash-2".into())]);
+        let [crash, fake] = [("crash", "/t/crash-2"), ("fake", "/t/libfake.so")];
+        assert_eq!(found("/b/Cargo.toml"), [crash, fake].map(|(name, path)| (name.to_owned(), path.into())));
     }
 }

@@ -33,6 +33,7 @@ pub(super) fn boot(plan: &Plan, host: Host, jobs: &[Job], sender: Sender<Said>) 
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
     let mut console = Command::new("linux.uml")
         .env_clear()
+        .env("LD_PRELOAD", &plan.registers)
         .args([MEMORY, "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet"])
         .args(["con=null", "con0=fd:0,fd:1"])
         .arg(format!(
@@ -114,6 +115,7 @@ mod tests {
             version: "3".into(),
             options: "lookupcache=positive".into(),
             modules: "/modules".into(),
+            registers: "/registers".into(),
             a: vec![
                 job(["sh", "-c", "echo \"$KV_WORD $KV_NFS_AGENT\"; exit 3"]),
                 job(["echo", "two words", "$HOME"]),

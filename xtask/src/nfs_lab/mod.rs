@@ -174,6 +174,7 @@ impl Lab<'_> {
             version: version.to_owned(),
             options: mount_options.clone(),
             modules: found.modules.clone(),
+            registers: programs::registers(self.processes, self.root)?,
             a,
             b,
             both: programs.is_none(),

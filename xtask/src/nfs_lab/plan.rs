@@ -36,6 +36,8 @@ pub(super) struct Plan {
     pub options: String,
     /// Kernel modules of user-mode Linux.
     pub modules: PathBuf,
+    /// Library that user-mode Linux is started with.
+    pub registers: PathBuf,
     /// Commands of host a, one after the other; the run ends after them.
     pub a: Vec<Job>,
     /// What host b does meanwhile, or also to its end.

@@ -4,11 +4,20 @@ use super::plan::Job;
 use crate::processes::Processes;
 use crate::programs::{self, Program};
 use anyhow::{Context as _, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Test targets of kv-storage.
 const TWO_HOSTS: &str = "nfs";
 const CRASHES: &str = "crash";
+
+/// The library that user-mode Linux is started with.
+const REGISTERS: &str = "uml_registers";
+
+/// Builds [`REGISTERS`]; where it is.
+pub(super) fn registers(processes: &Processes, root: &Path) -> Result<PathBuf> {
+    let built = programs::Programs::build(processes, &root.join("xtask"), &[Program::Example(REGISTERS)])?;
+    Ok(built.path(REGISTERS)?.to_owned())
+}
 
 /// Paths of the programs.
 pub(super) struct Programs {
