@@ -10,6 +10,9 @@
 //! each file, and never pauses between its questions. The store has one thread of NIXL and two objects under way, and also draws names,
 //! publishes, looks at lengths and at the end of every transfer. Nobody flushes. Files that are read were written in the same round, so they
 //! come out of memory. The first round is dropped.
+//!
+//! Measured on two cores of a shared host (2026-12-01, 31 rounds of 8 MiB, 13 and 15 of 80): loads 0.97 to 1.0, saves of 80 MiB 0.97 to 1.0, saves
+//! of 8 MiB 0.95 on huge tmpfs, 0.94 on tmpfs and 0.93 on ext4. Why those last are lower is not known.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark stops at the first error")]
 #![expect(clippy::print_stdout, reason = "a benchmark's output is the terminal's")]
 #![expect(clippy::cast_precision_loss, reason = "counts of bytes and nanoseconds far below 2^52")]

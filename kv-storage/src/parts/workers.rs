@@ -64,7 +64,7 @@ impl Workers {
     pub fn set_threads(&self, threads: usize) {
         let mut state = self.inner.state();
         state.most = threads.max(1);
-        self.inner.attend(&mut state);
+        self.inner.attend(state);
     }
 
     /// Runs `work` on a thread. `held` is what the operation owns: it comes back with the answer, whatever happens.
@@ -118,7 +118,7 @@ impl Workers {
             work();
             drop(background);
         }));
-        self.inner.attend(&mut state);
+        self.inner.attend(state);
     }
 }
 
@@ -178,7 +178,7 @@ impl Drop for Waiting {
         let queued = self.inner.state().queue.remove(&self.number);
         drop(queued); // gives its buffers back, if it was not started
         drop(caller); // counts as stranded, if it runs
-        self.inner.attend(&mut self.inner.state());
+        self.inner.attend(self.inner.state());
     }
 }
 
@@ -197,11 +197,7 @@ impl Inner {
         let number = state.arrivals;
         state.arrivals += 1;
         state.queue.insert(number, job);
-        self.attend(&mut state);
-        // Without a single thread nobody would ever answer: the dropped job does.
-        let hopeless = (state.threads == 0).then(|| state.queue.remove(&number)).flatten();
-        drop(state);
-        drop(hopeless);
+        self.attend(state);
         number
     }
 
@@ -211,15 +207,15 @@ impl Inner {
         state.most + self.admission.health().stranded + usize::from(cleaning)
     }
 
-    /// Wakes or starts a thread for what is queued.
-    fn attend(self: &Arc<Self>, state: &mut State) {
+    /// Wakes or starts a thread for what is queued. A thread that waits is woken when the lock is free, which it takes first; one that works
+    /// looks into the queue before it waits.
+    fn attend(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         let cleanable = usize::from(!state.cleaning && !state.clean_up.is_empty());
         let jobs = state.queue.len() + cleanable;
         if jobs == 0 {
             return;
         }
-        self.work.notify_one();
-        if jobs > state.idle && state.threads < self.wanted(state) {
+        if jobs > state.idle && state.threads < self.wanted(&state) {
             let inner = Arc::clone(self);
             let name = format!("kv-posix-{}", state.spawned);
             let spawned = std::thread::Builder::new().name(name).spawn(move || inner.serve());
@@ -228,6 +224,14 @@ impl Inner {
                 state.threads += 1;
             }
         }
+        // Without a single thread nobody would ever answer: the dropped jobs do.
+        let hopeless = if state.threads == 0 { std::mem::take(&mut state.queue) } else { BTreeMap::new() };
+        let waits = state.idle > 0;
+        drop(state);
+        if waits {
+            self.work.notify_one();
+        }
+        drop(hopeless);
     }
 
     /// One thread's life.

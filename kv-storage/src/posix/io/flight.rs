@@ -1,7 +1,7 @@
 //! The transfers that one I/O job has under way with an engine.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use kv_memory::HostBuf;
 
@@ -13,7 +13,7 @@ pub(in crate::posix) struct Flight<'a> {
     engine: &'a dyn Engine,
     file: &'a Arc<DataFile>,
     direction: Direction,
-    sender: Sender<(usize, HostBuf, Moved)>,
+    sender: SyncSender<(usize, HostBuf, Moved)>,
     receiver: Receiver<(usize, HostBuf, Moved)>,
     under_way: usize,
 }
@@ -24,7 +24,8 @@ impl<'a> Flight<'a> {
         file: &'a Arc<DataFile>,
         direction: Direction,
     ) -> Self {
-        let (sender, receiver) = channel();
+        // With room for every answer, so that no engine waits to give one.
+        let (sender, receiver) = sync_channel(engine.depth());
         Self { engine, file, direction, sender, receiver, under_way: 0 }
     }
 
