@@ -102,17 +102,20 @@ impl<'a> Ahead<'a> {
 
     #[inline(always)]
     fn pass(&mut self, bytes: usize, fetch: bool) {
-        for _ in 0..bytes / LINE {
+        let mut lines = bytes / LINE;
+        while lines > 0 {
             if self.line >= self.end {
                 if self.run >= self.runs.len() {
                     return;
                 }
                 self.next();
             }
+            let few = lines.min((self.end - self.line).div_ceil(LINE));
             if fetch {
-                self.kernels.fetch(self.from, self.line);
+                (0..few).for_each(|line| self.kernels.fetch(self.from, self.line + line * LINE));
             }
-            self.line += LINE;
+            self.line += few * LINE;
+            lines -= few;
         }
     }
 

@@ -60,37 +60,48 @@ impl Filling {
         self.parts.iter().map(|part| ByteRange { offset: part.offset, len: part.len }).collect()
     }
 
-    fn gather(&self, number: usize, buffer: &mut HostBuf) -> Result<()> {
-        let part = &self.parts[number];
+    /// Gathers a part on this thread and seals it, a few sections at a time; or fills in the header, which must come last.
+    fn fill_now(&self, number: usize, buffer: &mut HostBuf) -> Result<()> {
         // Who closes the gate waits for this ticket, and after that the engine may give its blocks to another request.
-        let Some(ticket) = self.gate.begin() else {
+        let Some(_ticket) = self.gate.begin() else {
             return Err(Error::new(ErrorKind::Cancelled, "the save has ended"));
         };
-        if !part.sections.is_empty() {
-            let transfer = self.object.transfer(&self.registered, part)?;
-            self.registered.memory().gather_now(&transfer, buffer)?;
-        }
-        drop(ticket);
-        Ok(())
-    }
-
-    /// Clears the padding of a part whose sections were gathered and computes their checksums; fills in the header, which must come last.
-    pub(super) fn complete(&self, number: usize, buffer: &mut HostBuf) -> Result<()> {
-        let (object, part) = (&self.object, &self.parts[number]);
+        let part = &self.parts[number];
         if part.offset == 0 {
             return self.header_into(buffer);
         }
-        let mut padding = 0;
-        let mut computed = Vec::with_capacity(part.sections.len());
-        for section in part.sections.clone() {
-            let range = object.range_in(part, section);
-            clear(buffer, padding..range.start);
-            padding = range.end;
+        for few in self.object.few_at_a_time(part) {
+            let transfer = self.object.transfer(&self.registered, &few)?;
+            self.registered.memory().gather_now(&transfer, buffer)?;
+            self.seal(part, few.sections, buffer);
+        }
+        Ok(())
+    }
+
+    /// Seals a part whose sections were gathered, or fills in the header, which must come last.
+    pub(super) fn complete(&self, number: usize, buffer: &mut HostBuf) -> Result<()> {
+        let part = &self.parts[number];
+        if part.offset == 0 {
+            return self.header_into(buffer);
+        }
+        self.seal(part, part.sections.clone(), buffer);
+        Ok(())
+    }
+
+    /// Computes the checksums of some sections of a part, and clears the padding around them.
+    fn seal(&self, part: &Part, sections: Range<usize>, buffer: &mut HostBuf) {
+        let start = |section| self.object.range_in(part, section).start;
+        if sections.start == part.sections.start {
+            clear(buffer, 0..start(sections.start));
+        }
+        let mut computed = Vec::with_capacity(sections.len());
+        for section in sections.clone() {
+            let range = self.object.range_in(part, section);
+            let next = if section + 1 < part.sections.end { start(section + 1) } else { part.len };
+            clear(buffer, range.end..next);
             computed.push(Checksum::of(&buffer[range]));
         }
-        clear(buffer, padding..part.len);
-        self.state().checksums[part.sections.clone()].copy_from_slice(&computed);
-        Ok(())
+        self.state().checksums[sections].copy_from_slice(&computed);
     }
 
     fn header_into(&self, buffer: &mut HostBuf) -> Result<()> {
@@ -123,13 +134,12 @@ impl Filling {
 }
 
 impl WriteSource for Filling {
-    /// Gathers a part on this thread and completes it; `false` if the save must not go on.
+    /// Fills a part on this thread; `false` if the save must not go on.
     fn fill(&self, index: usize, buffer: &mut HostBuf) -> bool {
         if index > 0 {
             reach(&self.core, crash::OBJECT_PART_WRITTEN);
         }
-        let filled = self.gather(index, buffer).and_then(|()| self.complete(index, buffer));
-        if let Err(error) = filled {
+        if let Err(error) = self.fill_now(index, buffer) {
             self.state().failed.get_or_insert(error);
             return false;
         }

@@ -17,7 +17,7 @@ const LIMITS: [(&str, u64); 8] = [
     ("plan", 13),
     ("checksum", 388),
     ("gather-token-major", 148),
-    ("gather-head-major", 857),
+    ("gather-head-major", 627),
     ("gather-x-packed", 956),
     ("gather-transposed", 1_318),
 ];

@@ -12,7 +12,7 @@ use core::arch::x86_64::{
 use super::super::ahead::Ahead;
 use super::super::portable;
 use super::super::steps::Step;
-use super::{LINE, by_lines, rest_of_columns};
+use super::{LINE, are_lines, by_lines, rest_of_columns};
 
 /// Bytes of a lane.
 const LANE: usize = 16;
@@ -27,19 +27,32 @@ const LANES: usize = 2;
 #[target_feature(enable = "avx2")]
 pub(super) fn rows(run: usize, row: Step, from: &[u8], to: &mut [u8], ahead: &mut Ahead<'_>) {
     let cold = ahead.cold;
+    let in_lines = are_lines(run, row, to);
     for i in 0..row.count {
         let from = &from[i * row.from..][..run];
         let to = &mut to[i * row.to..][..run];
-        let [(from_head, head), (from_lines, lines), (from_tail, tail)] = by_lines(from, to);
-        head.copy_from_slice(from_head);
-        for (from, to) in from_lines.as_chunks::<LINE>().0.iter().zip(lines.as_chunks_mut::<LINE>().0) {
-            ahead.advance(LINE);
-            let halves = (from.as_chunks::<REGISTER>().0, to.as_chunks_mut::<REGISTER>().0);
-            for (from, to) in halves.0.iter().zip(halves.1) {
-                store(to, load(from), cold);
-            }
+        if in_lines {
+            ahead.advance(run);
+            lines(from, to, cold, || {});
+            continue;
         }
+        let [(from_head, head), (from_lines, whole), (from_tail, tail)] = by_lines(from, to);
+        head.copy_from_slice(from_head);
+        lines(from_lines, whole, cold, || ahead.advance(LINE));
         tail.copy_from_slice(from_tail);
+    }
+}
+
+/// Copies whole lines, calling `next` before each.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn lines(from: &[u8], to: &mut [u8], cold: bool, mut next: impl FnMut()) {
+    for (from, to) in from.as_chunks::<LINE>().0.iter().zip(to.as_chunks_mut::<LINE>().0) {
+        next();
+        let halves = (from.as_chunks::<REGISTER>().0, to.as_chunks_mut::<REGISTER>().0);
+        for (from, to) in halves.0.iter().zip(halves.1) {
+            store(to, load(from), cold);
+        }
     }
 }
 

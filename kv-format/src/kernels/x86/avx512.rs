@@ -10,7 +10,7 @@ use core::arch::x86_64::{
 
 use super::super::ahead::Ahead;
 use super::super::steps::Step;
-use super::{LINE, avx2, by_lines, rest_of_columns};
+use super::{LINE, are_lines, avx2, by_lines, rest_of_columns};
 
 /// Lanes of a register.
 const LANES: usize = 4;
@@ -20,26 +20,39 @@ const LANES: usize = 4;
 pub(super) fn rows(run: usize, row: Step, from: &[u8], to: &mut [u8], ahead: &mut Ahead<'_>) {
     let cold = ahead.cold;
     if ahead.is_done() {
-        rows_with(run, row, from, to, cold, || {});
+        rows_with(run, row, from, to, cold, |_| {});
     } else {
-        rows_with(run, row, from, to, cold, || ahead.advance(LINE));
+        rows_with(run, row, from, to, cold, |bytes| ahead.advance(bytes));
     }
 }
 
-/// The same, calling `line` before each line.
+/// The same, calling `next` with the bytes that are copied next.
 #[target_feature(enable = "avx2,avx512f,avx512bw")]
 #[inline]
-fn rows_with(run: usize, row: Step, from: &[u8], to: &mut [u8], cold: bool, mut line: impl FnMut()) {
+fn rows_with(run: usize, row: Step, from: &[u8], to: &mut [u8], cold: bool, mut next: impl FnMut(usize)) {
+    let in_lines = are_lines(run, row, to);
     for i in 0..row.count {
         let from = &from[i * row.from..][..run];
         let to = &mut to[i * row.to..][..run];
-        let [(from_head, head), (from_lines, lines), (from_tail, tail)] = by_lines(from, to);
-        head.copy_from_slice(from_head);
-        for (from, to) in from_lines.as_chunks::<LINE>().0.iter().zip(lines.as_chunks_mut::<LINE>().0) {
-            line();
-            store(to, load(from), cold);
+        if in_lines {
+            next(run);
+            lines(from, to, cold, |_| {});
+            continue;
         }
+        let [(from_head, head), (from_lines, whole), (from_tail, tail)] = by_lines(from, to);
+        head.copy_from_slice(from_head);
+        lines(from_lines, whole, cold, &mut next);
         tail.copy_from_slice(from_tail);
+    }
+}
+
+/// Copies whole lines, calling `next` before each.
+#[target_feature(enable = "avx2,avx512f,avx512bw")]
+#[inline]
+fn lines(from: &[u8], to: &mut [u8], cold: bool, mut next: impl FnMut(usize)) {
+    for (from, to) in from.as_chunks::<LINE>().0.iter().zip(to.as_chunks_mut::<LINE>().0) {
+        next(LINE);
+        store(to, load(from), cold);
     }
 }
 

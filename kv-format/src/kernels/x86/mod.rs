@@ -115,6 +115,11 @@ pub(super) fn finish_cold() {
     unsafe { _mm_sfence() }
 }
 
+/// Whether every run of a row fills whole lines of the destination.
+fn are_lines(run: usize, row: Step, to: &[u8]) -> bool {
+    [run, row.to, to.as_ptr().addr()].iter().all(|bytes| bytes.is_multiple_of(LINE))
+}
+
 /// The destination's bytes up to a line's start, whole lines, and the rest; and as much of the source for each.
 fn by_lines<'a>(from: &'a [u8], to: &'a mut [u8]) -> [(&'a [u8], &'a mut [u8]); 3] {
     let head = to.as_ptr().align_offset(LINE).min(to.len());
