@@ -67,27 +67,27 @@ pub unsafe extern "C" fn ptrace(
 /// # Safety
 /// `given` is readable memory.
 unsafe fn set(pid: pid_t, given: iovec) -> c_long {
-    let mut before = MaybeUninit::<sigset_t>::uninit();
-    // SAFETY: a full set is written before it is read, and the old one where there is room for it.
-    unsafe {
-        let mut all = MaybeUninit::<sigset_t>::uninit();
-        libc::sigfillset(all.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr());
-    }
-    let whole = WHOLE.0.get().cast::<u8>();
-    let mut list = iovec { iov_base: whole.cast(), iov_len: MOST };
+    let (mut all, mut before) = (MaybeUninit::<sigset_t>::uninit(), MaybeUninit::<sigset_t>::uninit());
+    // SAFETY: there is room for a set.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: the set was filled, and there is room for the old one.
+    unsafe { libc::sigprocmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr()) };
+    // SAFETY: no signal comes before the end of this function, so nobody else has the registers.
+    let whole = unsafe { &mut *WHOLE.0.get() };
+    let mut list = iovec { iov_base: whole.as_mut_ptr().cast(), iov_len: MOST };
     let address = ptr::without_provenance_mut(XSTATE);
     // SAFETY: the kernel writes no more than the length says, and says how much that was.
     let asked = unsafe { call(GETREGSET, pid, address, (&raw mut list).cast()) };
     if asked < 0 || list.iov_len <= given.iov_len {
         list = given;
     } else {
-        // SAFETY: the caller's bytes are fewer than the kernel's, which fit; the mark is in their first kilobyte.
-        unsafe {
-            ptr::copy_nonoverlapping(given.iov_base.cast::<u8>(), whole, given.iov_len);
-            whole.add(given.iov_len).write_bytes(0, list.iov_len - given.iov_len);
-            let marks = whole.add(MARKS).cast::<u64>();
-            marks.write_unaligned(marks.read_unaligned() & !TILES);
+        // SAFETY: the caller says so.
+        let given = unsafe { std::slice::from_raw_parts(given.iov_base.cast::<u8>(), given.iov_len) };
+        let (known, rest) = whole.split_at_mut(given.len());
+        known.copy_from_slice(given);
+        rest.fill(0);
+        if let Some(marks) = known.get_mut(MARKS..).and_then(<[u8]>::first_chunk_mut) {
+            *marks = (u64::from_ne_bytes(*marks) & !TILES).to_ne_bytes();
         }
     }
     // SAFETY: either list is of memory that the kernel only reads.
