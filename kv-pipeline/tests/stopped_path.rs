@@ -90,7 +90,7 @@ impl Cluster {
             }
             vast.idle().await;
         };
-        tokio::time::timeout(PATIENCE, comes_back).await.expect("the path comes back");
+        tokio::time::timeout(PATIENCE, comes_back).await.unwrap();
     }
 }
 

@@ -80,7 +80,7 @@ pub(crate) async fn load(
     let blank = || HostBuf::copy_of(&[0xee; PART]).unwrap();
     let reading =
         store.read_into(name, ranges.collect(), vec![blank(), blank()], Arc::<Handed>::clone(&sink));
-    let read = tokio::time::timeout(PATIENCE, reading).await.expect("the deadline is kept").unwrap()?;
+    let read = tokio::time::timeout(PATIENCE, reading).await.unwrap().unwrap()?;
     assert_eq!(read.len, LONG as u64);
     sink.each_once();
     Some(sink)

@@ -81,7 +81,7 @@ async fn until(store: &Vast, down: bool) {
 async fn goes_on(store: &Vast, mount: u32, next: ObjectName) {
     resume(mount);
     until(store, false).await;
-    timeout(PATIENCE, store.idle()).await.expect("what hung comes back");
+    timeout(PATIENCE, store.idle()).await.unwrap();
     assert_eq!(store.health(), StoreHealth::default());
     let moved = store.paths()[0].moved_bytes;
     save(store, &next, PART, || {}).await.unwrap();
