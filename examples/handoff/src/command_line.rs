@@ -246,7 +246,10 @@ impl HandOff {
         let tokens = self.question.tokens()?;
         let deadline = Duration::from_secs(self.deadline.into());
         let storage = self.place.storage()?;
-        check_store(&storage, deadline)?;
+        for said in check_store(&storage, deadline)? {
+            // Nothing can be done about a closed standard error.
+            let _ = writeln!(io::stderr(), "warning: going on without a path of the cluster: {said}");
+        }
         let weights_digest = model.digest()?;
         let job = |rank| Job {
             role: role.clone(),

@@ -202,7 +202,11 @@ impl Clusters {
         if paths.is_empty()
             && let Some(error) = left_out.pop()
         {
-            let message = format!("no path opens, {} in all; the last said: {error}", left_out.len() + 1);
+            let mut message = format!("no path opens, {} in all; the last said: {error}", left_out.len() + 1);
+            if error.kind() == ErrorKind::Invalid {
+                message +=
+                    "; a directory of the cluster that is new is made and formatted first, as by `format`";
+            }
             return Err(Error::new(error.kind(), url, message).with_source(error));
         }
         paths.sort_by_key(|(number, _)| *number);

@@ -1,10 +1,10 @@
 //! Processes that stop in the middle of what they do, and go on later: their connections stay, and nobody answers.
 
-use std::process::Command;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Stops a process; when this returns none of its threads runs.
 pub(crate) fn stop(process: u32) {
-    signal(process, "-STOP");
+    signal(process, Signal::STOP);
     let tasks = || std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     // The state stands behind the name, which is in parentheses.
     let stands =
@@ -18,10 +18,12 @@ pub(crate) fn stop(process: u32) {
 
 /// Lets a stopped process go on.
 pub(crate) fn resume(process: u32) {
-    signal(process, "-CONT");
+    signal(process, Signal::CONT);
 }
 
-fn signal(process: u32, signal: &str) {
-    let sent = Command::new("kill").args([signal, &process.to_string()]).status().unwrap();
-    assert!(sent.success(), "kill {signal} {process} failed");
+/// Sent from here and not by `kill`: a child closes its copies of our files before it is that program, and to close a file of a mount whose
+/// process is stopped it waits until that goes on, which is what the child was to bring about.
+fn signal(process: u32, signal: Signal) {
+    let process = Pid::from_raw(process.try_into().unwrap()).unwrap();
+    kill_process(process, signal).unwrap();
 }

@@ -9,6 +9,9 @@
 mod contract;
 mod failing;
 mod kinds;
+#[cfg(feature = "s3")]
+#[path = "../remote_store/midway.rs"]
+mod midway;
 #[cfg(feature = "vast")]
 mod opening;
 mod other_kind;

@@ -169,6 +169,7 @@ async fn a_cluster_is_formatted_once_and_opens_by_the_paths_that_open() {
     let url = "vast://c/kv/cache";
     let error = both.open(url, VastOptions::default()).await.unwrap_err();
     assert!(error.to_string().contains("no path opens, 2 in all"), "{error}");
+    assert!(error.to_string().ends_with("formatted first, as by `format`"), "{error}");
     assert!(both.format(url).await.unwrap());
     assert!(!both.format(url).await.unwrap(), "formatted twice");
     let opened = both.open(url, VastOptions::default()).await.unwrap();

@@ -2,29 +2,25 @@
 //! namespace; the first one's is a process of its own, a relay, as an address of a cluster is.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
 
 use kv_memory::{HugePages, StagingPool};
-use kv_storage::{ByteRange, ErrorKind, GateOptions, KvStore, Next, ObjectMeta, ReadSink, Setback};
+use kv_storage::{ErrorKind, GateOptions, KvStore, Setback};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::midway::{LONG, PART, PATIENCE, load, save};
 use crate::process::{Process, announce};
 use crate::s3_server::backend::BUCKET;
 use crate::s3_server::{Server, options};
 use crate::stopping::{resume, stop};
 
-/// Longer than what sockets hold.
-const LONG: usize = 24 << 20;
-const PART: usize = 1 << 20;
 /// A path is given up after so long; the other one moves an object of LONG bytes within it on a busy machine, too.
 const DEADLINE: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Cluster {
     _server: Server,
-    relay: Arc<Process>,
+    relay: Process,
     store: Vast,
 }
 
@@ -47,7 +43,7 @@ impl Cluster {
         let gate = GateOptions::default().deadline(Some(DEADLINE)).failures(2);
         let gate = gate.probe_deadline(millis(500)).intervals(millis(50), millis(200));
         let store = Vast::new("lab", paths, VastOptions::default().gate(gate)).unwrap();
-        Self { _server: server, relay: Arc::new(relay), store }
+        Self { _server: server, relay, store }
     }
 
     /// A name by which reads and uploads go by the relay first.
@@ -78,55 +74,6 @@ impl Cluster {
     }
 }
 
-/// Writes an object in order.
-async fn save(store: &Vast, name: &ObjectName, len: usize, mut half: impl FnMut()) -> Result<Publication> {
-    let bytes = bytes(name, len);
-    let upload = store.begin(name, len as u64).await?;
-    for (offset, part) in (0..).step_by(PART).zip(bytes.chunks(PART)) {
-        if offset >= (len / 2) as u64 {
-            half();
-        }
-        upload.write(offset, HostBuf::copy_of(part).unwrap()).await.1?;
-    }
-    upload.commit().await
-}
-
-/// Notes which ranges were right, and stops the relay after the first.
-struct Stopping {
-    expected: Vec<u8>,
-    relay: Mutex<Option<Arc<Process>>>,
-    handed: Mutex<Vec<usize>>,
-}
-
-impl ReadSink for Stopping {
-    fn filled(&self, _: &ObjectMeta, index: usize, buffer: HostBuf) -> Next {
-        assert!(buffer[..] == self.expected[index * PART..(index + 1) * PART], "range {index} is wrong");
-        self.handed.lock().unwrap().push(index);
-        if let Some(relay) = self.relay.lock().unwrap().take() {
-            stop(relay.child.id());
-        }
-        Next::Reuse(buffer)
-    }
-}
-
-async fn load(store: &Vast, name: &ObjectName, relay: Option<Arc<Process>>) -> Arc<Stopping> {
-    let sink = Arc::new(Stopping {
-        expected: bytes(name, LONG),
-        relay: Mutex::new(relay),
-        handed: Mutex::default(),
-    });
-    let ranges = (0..LONG).step_by(PART).map(|offset| ByteRange { offset: offset as u64, len: PART });
-    let reading = store.read_into(
-        name,
-        ranges.collect(),
-        vec![blank(PART), blank(PART)],
-        Arc::<Stopping>::clone(&sink),
-    );
-    let read = tokio::time::timeout(PATIENCE, reading).await.unwrap();
-    assert_eq!(read.unwrap().unwrap().len, LONG as u64);
-    sink
-}
-
 //= SEMANTICS.md#vast-hang
 //= SEMANTICS.md#vast-stream
 //= SEMANTICS.md#vast-readmission
@@ -136,30 +83,24 @@ async fn a_load_whose_server_stops_ends_by_the_other_path_and_the_path_is_used_a
     let (store, name) = (&cluster.store, cluster.name_by_the_relay(100).await);
     save(store, &name, LONG, || {}).await.unwrap();
     let before = store.paths()[0].failed_over;
-    let sink = load(store, &name, Some(Arc::clone(&cluster.relay))).await;
-    let each_once = |sink: &Stopping| {
-        let mut handed = sink.handed.lock().unwrap().clone();
-        assert_eq!(handed[0], 0, "the first range comes first");
-        handed.sort_unstable();
-        assert_eq!(handed, (0..LONG / PART).collect::<Vec<_>>());
-    };
-    each_once(&sink);
+    let relay = cluster.relay.child.id();
+    let handed = load(store, &name, Some(Box::new(move || stop(relay)))).await.unwrap();
     assert_eq!(store.paths()[0].failed_over, before + 1, "the load was in the middle");
     cluster.until(true).await;
     assert!(!store.health().down);
     let direct = store.paths()[1].moved_bytes;
-    each_once(&*load(store, &name, None).await);
+    load(store, &name, None).await.unwrap();
     assert_eq!(store.paths()[1].moved_bytes - direct, LONG as u64, "all of it by the path that is left");
 
-    resume(cluster.relay.child.id());
+    resume(relay);
     cluster.until(false).await;
     tokio::time::timeout(PATIENCE, store.idle()).await.unwrap();
-    each_once(&sink); // nothing that came late was handed over
+    handed.each_once(); // nothing that came late was handed over
     // What the path had in its sockets was read to the end; it moves objects again.
     let relayed = store.paths()[0].moved_bytes;
     let uses_it = async {
         while store.paths()[0].moved_bytes == relayed {
-            each_once(&*load(store, &name, None).await);
+            load(store, &name, None).await.unwrap();
         }
     };
     tokio::time::timeout(PATIENCE, uses_it).await.unwrap();
@@ -173,8 +114,8 @@ async fn a_save_whose_server_stops_is_made_again_by_the_other_path_and_comes_to_
     for len in [LONG, 4 << 20] {
         let cluster = Cluster::start().await;
         let (store, name) = (&cluster.store, cluster.name_by_the_relay(200).await);
-        let mut relay = Some(Arc::clone(&cluster.relay));
-        let saving = save(store, &name, len, || drop(relay.take().inspect(|relay| stop(relay.child.id()))));
+        let mut relay = Some(cluster.relay.child.id());
+        let saving = save(store, &name, len, || relay.take().into_iter().for_each(stop));
         let error = tokio::time::timeout(PATIENCE, saving).await.expect("the deadline is kept").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(store.another_way(&name, Setback::Upload));

@@ -99,7 +99,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let root = root()?;
     let target = Metadata::read(&root)?.target_directory;
     if let Some(store) = &options.store {
-        store.check_writable()?;
+        store.check()?;
     }
     // Before the build: what is missing is told at once and not after minutes.
     let weights = weights(&processes, &target, options.seeded)?;

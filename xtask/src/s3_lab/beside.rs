@@ -11,7 +11,11 @@ use std::time::Instant;
 
 /// The program, in kv-storage.
 pub(super) const TESTS: &str = "vast_weed";
-const TEST: &str = "conformance_over_two_directories_and_the_gateway";
+/// The second one stops the mount, so they run one after the other.
+pub(super) const NAMES: [&str; 2] = [
+    "conformance_over_two_directories_and_the_gateway",
+    "stopped::a_load_and_a_save_go_on_by_the_gateway_while_the_mount_is_stopped",
+];
 const OUTPUT: &str = "vast";
 
 /// The suite under way. Dropped, it is ended.
@@ -24,8 +28,8 @@ impl Suite {
     /// Starts it: `command` runs its program.
     pub(super) fn start(weed: &Path, target: &Path, mut command: Command) -> Result<Self> {
         let mut lab = Lab::start(weed, target, Shape::Mounted)?;
-        println!("   SeaweedFS, {}, beside the others: {TEST}", Shape::Mounted);
-        command.args(["--exact", "--nocapture", TEST]).envs(lab.environment());
+        println!("   SeaweedFS, {}, beside the others: {}", Shape::Mounted, NAMES.join(", "));
+        command.args(["--exact", "--nocapture", "--test-threads", "1"]).args(NAMES).envs(lab.environment());
         let id = lab.start_beside(command, OUTPUT)?;
         Ok(Self { lab, id })
     }

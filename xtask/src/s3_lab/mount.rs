@@ -53,12 +53,16 @@ impl Mount {
             .context("the bucket cannot be made")
     }
 
-    /// The cluster file: two directories and the gateway, which replaces records in one step where a mount does not.
+    /// The cluster file: two directories, or `one`, and the gateway, which replaces records in one step where a mount does not.
     pub(super) fn clusters(&self, bucket: &str, gateway: &str) -> String {
-        let directories = [&self.point, &self.link].map(|way| format!("file://{}/{bucket}", way.display()));
-        let urls = directories.into_iter().chain([gateway.to_owned()]);
-        let paths: Vec<_> = urls.map(|url| serde_json::json!({ "url": url })).collect();
-        serde_json::json!({ "weed": { "records": "s3", "paths": paths } }).to_string()
+        let directory = |way: &PathBuf| format!("file://{}/{bucket}", way.display());
+        let cluster = |urls: &[String]| {
+            let paths: Vec<_> = urls.iter().map(|url| serde_json::json!({ "url": url })).collect();
+            serde_json::json!({ "records": "s3", "paths": paths })
+        };
+        let (point, link, gateway) = (directory(&self.point), directory(&self.link), gateway.to_owned());
+        let one = cluster(&[point.clone(), gateway.clone()]);
+        serde_json::json!({ "weed": cluster(&[point, link, gateway]), "one": one }).to_string()
     }
 }
 

@@ -43,7 +43,10 @@ pub(super) struct Lab {
     mount: Option<Mount>,
     servers: Servers,
     port: u16,
+    /// A process that a test kills.
     victim: Option<u32>,
+    /// The one that a test stops.
+    mounts: Option<u32>,
     folder: tempfile::TempDir,
 }
 
@@ -82,7 +85,8 @@ impl Lab {
         let mut ports = ports.into_iter().map(|address| address.port());
         let mut port = move || ports.next().context("more servers than ports");
         let (master, s3) = (port()?, port()?);
-        let mut lab = Self { mount: None, servers: Servers::default(), port: s3, victim: None, folder };
+        let mut lab =
+            Self { mount: None, servers: Servers::default(), port: s3, victim: None, mounts: None, folder };
         let (master_grpc, filer, filer_grpc, s3_grpc) = (port()?, port()?, port()?, port()?);
         let mut volumes = Vec::new();
         for _ in 0..VOLUME_SERVERS {
@@ -180,7 +184,7 @@ impl Lab {
             "-localSocket=mount.sock".into(),
             "-disableXAttr".into(),
         ];
-        self.spawn(weed, "mount", &arguments)?;
+        self.mounts = Some(self.spawn(weed, "mount", &arguments)?);
         let clusters = mount.clusters(BUCKET, &self.url());
         std::fs::write(self.folder.path().join("clusters.json"), clusters)?;
         self.mount.insert(mount).ready(BUCKET)?;
@@ -236,6 +240,7 @@ impl Lab {
             ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
         ];
         variables.extend(self.victim.map(|victim| ("KVBRIDGE_S3_VICTIM", victim.to_string())));
+        variables.extend(self.mounts.map(|process| ("KVBRIDGE_VAST_MOUNT", process.to_string())));
         if self.mount.is_some() {
             variables.push(("KVBRIDGE_VAST", self.folder.path().join("clusters.json").display().to_string()));
         }

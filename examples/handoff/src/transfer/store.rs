@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::Storage;
 use anyhow::{Context, Result, anyhow, ensure};
-use kv_storage::KvStore;
+use kv_storage::vast::Clusters;
+use kv_storage::{KvStore, VastOptions};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
@@ -33,13 +34,27 @@ pub fn format(url: &str, deadline: Duration) -> Result<bool> {
 }
 
 /// Opens the store once and lets go of it, so that a wrong URL or an unwritable directory is told before any process
-/// has started and any token was computed.
+/// has started and any token was computed. What those paths of a cluster said that did not open: the job goes on by the others.
 ///
 /// # Errors
 /// There is no such store, it cannot be written, or two processes cannot meet in it.
-pub fn check(storage: &Storage, deadline: Duration) -> Result<()> {
+pub fn check(storage: &Storage, deadline: Duration) -> Result<Vec<String>> {
     shared(&storage.url)?;
-    runtime()?.block_on(open(storage, deadline)).map(drop).context("the store cannot be used")
+    let opened = async {
+        if storage.url.starts_with("vast://") {
+            cluster(&storage.url, deadline).await
+        } else {
+            open(storage, deadline).await.map(|_| Vec::new())
+        }
+    };
+    runtime()?.block_on(opened).context("the store cannot be used")
+}
+
+async fn cluster(url: &str, deadline: Duration) -> Result<Vec<String>> {
+    let opened = async { Clusters::from_environment().await?.open(url, VastOptions::default()).await };
+    let opened = timeout(deadline, opened).await.map_err(|_| too_slow(url, deadline))?;
+    let opened = opened.map_err(|error| anyhow!("{error}"))?;
+    Ok(opened.left_out.iter().map(ToString::to_string).collect())
 }
 
 fn shared(url: &str) -> Result<()> {

@@ -44,6 +44,22 @@ fn the_missions_two_files_name_the_store_in_which_the_clusters_meet() {
 }
 
 #[test]
+fn a_path_that_does_not_open_is_told_and_the_other_one_is_used() {
+    let scene = scene();
+    let config = scene.path().join("prefill.yaml");
+    fs::write(&config, PREFILL).unwrap();
+    let config = config.to_str().unwrap();
+    scene.format(config);
+    fs::remove_file(scene.path().join("link")).unwrap();
+    let output = scene.run("prefill", &["--config", config]);
+    assert_eq!(stdout(&output).trim_end().len(), 32, "a request id");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("warning: going on without a path of the cluster: posix:"), "{said}");
+    assert!(said.contains("/link/kv-cache: no such directory"), "{said}");
+    assert_eq!(said.lines().count(), 1, "once, and not by every rank: {said}");
+}
+
+#[test]
 fn a_wrong_file_or_an_unknown_cluster_is_told_in_one_sentence_before_any_process_starts() {
     let scene = scene();
     let wrong = scene.path().join("wrong.yaml");

@@ -7,10 +7,15 @@
     reason = "the functions that tests share are test code too"
 )]
 
-#[path = "remote_store/process.rs"]
+#[path = "../remote_store/midway.rs"]
+mod midway;
+#[path = "../remote_store/process.rs"]
 mod process;
-#[path = "remote_store/mod.rs"]
+#[path = "../remote_store/mod.rs"]
 mod remote_store;
+mod stopped;
+#[path = "../remote_store/stopping.rs"]
+mod stopping;
 
 use std::sync::Arc;
 use std::time::Duration;
