@@ -87,7 +87,7 @@ unsafe fn set(pid: pid_t, given: iovec) -> c_long {
         known.copy_from_slice(given);
         rest.fill(0);
         if let Some(marks) = known.get_mut(MARKS..).and_then(<[u8]>::first_chunk_mut) {
-            *marks = (u64::from_ne_bytes(*marks) & !TILES).to_ne_bytes();
+            *marks = (u64::from_le_bytes(*marks) & !TILES).to_le_bytes();
         }
     }
     // SAFETY: either list is of memory that the kernel only reads.
