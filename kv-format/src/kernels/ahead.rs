@@ -109,6 +109,7 @@ impl<'a> Ahead<'a> {
                     return;
                 }
                 self.next();
+                continue;
             }
             let few = lines.min((self.end - self.line).div_ceil(LINE));
             if fetch {

@@ -5,6 +5,7 @@
 //! processor that has to copy can give. Each loop is measured with several piece sizes; the best one is the ceiling.
 
 use std::fs::{File, OpenOptions};
+use std::hint::black_box;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -56,7 +57,7 @@ pub(crate) struct Ceilings {
     objects: usize,
     source: HostBuf,
     destination: HostBuf,
-    /// One for each thread, as large as an object.
+    /// One for each thread, as large as the largest chunk.
     tiles: Vec<HostBuf>,
     /// A section without gaps.
     contiguous: LayerPlan,
@@ -74,7 +75,8 @@ impl Ceilings {
         for (index, page) in source.chunks_mut(4096).enumerate() {
             page.fill(index.to_le_bytes()[0]);
         }
-        let tile = |_| HostBuf::allocate(OBJECT_BYTES);
+        let chunk = SHAPES.iter().map(|shape| shape.heads as usize).max().unwrap_or(1).min(objects);
+        let tile = |_| HostBuf::allocate(chunk * OBJECT_BYTES);
         let tiles = (0..threads).map(tile).collect::<Result<Vec<_>, _>>()?;
         let destination = HostBuf::allocate(bytes)?;
         let blocks: Vec<u32> = (0..CHUNK / SHAPES[1].block_tokens).collect();
@@ -101,7 +103,7 @@ impl Ceilings {
     pub(crate) fn checksum_hot(&mut self, threads: usize) -> Result<Duration> {
         let times = 0..self.source.len() / HOT;
         shared_out(&mut self.tiles[..threads], times, |tile, _| {
-            std::hint::black_box(Checksum::of(std::hint::black_box(&tile[..HOT])));
+            black_box(Checksum::of(black_box(&tile[..HOT])));
             Ok(())
         })
     }
@@ -109,7 +111,7 @@ impl Ceilings {
     /// The checksum of engine-sized memory.
     pub(crate) fn checksum_cold(&mut self, threads: usize) -> Result<Duration> {
         shared_out(&mut self.tiles[..threads], self.source.chunks(HOT), |_, piece| {
-            std::hint::black_box(Checksum::of(piece));
+            black_box(Checksum::of(piece));
             Ok(())
         })
     }
@@ -152,7 +154,7 @@ impl Ceilings {
         })
     }
 
-    /// Writes every object's payload fresh, gathered along the runs of a shape.
+    /// Writes every object's payload fresh, gathered along the runs of a shape, with its checksums taken.
     pub(crate) fn save_runs(&mut self, threads: usize, runs: &SameRuns) -> Result<Duration> {
         self.write_runs(threads, runs)?;
         self.write_runs(threads, runs)
@@ -167,6 +169,7 @@ impl Ceilings {
             let piece = &mut tile[..RUNS_PIECE];
             for start in (0..OBJECT_PAYLOAD).step_by(RUNS_PIECE) {
                 runs.gather(object, start / SECTION_BYTES, piece);
+                take_checksums(piece);
                 sink.write(start, piece)?;
             }
             Ok(())
@@ -175,8 +178,8 @@ impl Ceilings {
         Ok(took)
     }
 
-    /// Reads every stored object and scatters its payload along the runs of a shape: each piece as soon as it is read, or nothing
-    /// before the whole object is there.
+    /// Reads every stored object and scatters its payload along the runs of a shape: each piece as soon as it is read and its checksums
+    /// are taken, or nothing before those of the whole chunk are.
     pub(crate) fn load_runs(
         &mut self,
         threads: usize,
@@ -184,24 +187,36 @@ impl Ceilings {
         delivery: Delivery,
         stores: Stores,
     ) -> Result<Duration> {
-        let places = self.place.sources(self.objects);
-        let objects = places.into_iter().enumerate();
-        shared_out(&mut self.tiles[..threads], objects, |tile, (object, source)| {
-            let source = source.open()?;
+        let mut places = self.place.sources(self.objects).into_iter().enumerate();
+        let together = if delivery == Delivery::WholeChunk { runs.heads() } else { 1 };
+        let chunks = std::iter::from_fn(|| {
+            let chunk: Vec<_> = places.by_ref().take(together).collect();
+            (!chunk.is_empty()).then_some(chunk)
+        });
+        shared_out(&mut self.tiles[..threads], chunks, |tile, chunk| {
             let starts = || (0..OBJECT_PAYLOAD).step_by(RUNS_PIECE);
-            if delivery == Delivery::AsVerified {
-                let piece = &mut tile[..RUNS_PIECE];
+            let objects: Vec<usize> = chunk.iter().map(|(object, _)| *object).collect();
+            for ((object, source), tile) in chunk.into_iter().zip(tile.chunks_mut(OBJECT_BYTES)) {
+                let source = source.open()?;
                 for start in starts() {
+                    let piece = match delivery {
+                        Delivery::WholeChunk => &mut tile[start..start + RUNS_PIECE],
+                        _ => &mut tile[..RUNS_PIECE],
+                    };
                     source.read(start, piece)?;
-                    runs.scatter(object, start / SECTION_BYTES, piece, stores);
+                    take_checksums(piece);
+                    if delivery != Delivery::WholeChunk {
+                        runs.scatter(object, start / SECTION_BYTES, piece, stores);
+                    }
                 }
-                return Ok(());
             }
-            for start in starts() {
-                source.read(start, &mut tile[start..start + RUNS_PIECE])?;
-            }
-            for start in starts() {
-                runs.scatter(object, start / SECTION_BYTES, &tile[start..start + RUNS_PIECE], stores);
+            if delivery == Delivery::WholeChunk {
+                for (object, tile) in objects.into_iter().zip(tile.chunks(OBJECT_BYTES)) {
+                    for start in starts() {
+                        let piece = &tile[start..start + RUNS_PIECE];
+                        runs.scatter(object, start / SECTION_BYTES, piece, stores);
+                    }
+                }
             }
             Ok(())
         })
@@ -253,6 +268,13 @@ impl Place {
             }
             Self::Arena(arena) => arena.chunks_exact(OBJECT_BYTES).map(Source::Memory).collect(),
         }
+    }
+}
+
+/// As a save computes and a load compares them.
+fn take_checksums(piece: &[u8]) {
+    for section in piece.chunks(SECTION_BYTES) {
+        black_box(Checksum::of(section));
     }
 }
 

@@ -33,8 +33,8 @@ pub(crate) struct Report {
 struct Efficiency {
     store_alone: Option<Spread>,
     copy_and_store: Option<Spread>,
-    /// Copy and store along the same runs, with the same delivery.
-    same_runs: Option<Spread>,
+    /// The plain loop that copies along the same runs, takes the same checksums and keeps the same promise.
+    same_work: Option<Spread>,
     verdict: Option<Verdict>,
 }
 
@@ -48,12 +48,12 @@ impl Report {
     fn efficiency(&self, row: &Measured) -> Option<Efficiency> {
         let achieved = row.rate.median;
         let ratio = |subject| ratio(&row.samples, &self.best(subject)?.samples);
-        let along = |direction: Direction, same_runs| {
+        let along = |direction: Direction, same_work| {
             let ceiling = self.best(Subject::CopyAndStore(direction));
             Some(Efficiency {
                 store_alone: ratio(Subject::StoreAlone(direction)),
                 copy_and_store: ratio(Subject::CopyAndStore(direction)),
-                same_runs: ratio(same_runs),
+                same_work: ratio(same_work),
                 verdict: ceiling
                     .map(|ceiling| Verdict::of(achieved, ceiling.rate.median, direction.target().0)),
             })
@@ -64,9 +64,9 @@ impl Report {
                 along(Direction::Load, Subject::LoadRuns(shape, delivery))
             }
             Subject::PipelineFlushed => {
-                let (store_alone, same_runs) = (None, None);
+                let (store_alone, same_work) = (None, None);
                 let copy_and_store = ratio(Subject::Flushed);
-                Some(Efficiency { store_alone, copy_and_store, same_runs, verdict: None })
+                Some(Efficiency { store_alone, copy_and_store, same_work, verdict: None })
             }
             _ => None,
         }
@@ -104,13 +104,13 @@ impl Report {
             "median (min-max)",
             "/ store alone",
             "/ copy + store",
-            "/ same runs"
+            "/ same work"
         );
         let shown = |ratio: Option<Spread>| {
             ratio.map_or_else(|| "-".to_owned(), |Spread { median, .. }| format!("{median:.2}"))
         };
         for row in &self.rows {
-            let Some(Efficiency { store_alone, copy_and_store, same_runs, verdict }) = self.efficiency(row)
+            let Some(Efficiency { store_alone, copy_and_store, same_work, verdict }) = self.efficiency(row)
             else {
                 continue;
             };
@@ -121,7 +121,7 @@ impl Report {
                 row.rate.to_string(),
                 shown(store_alone),
                 shown(copy_and_store),
-                shown(same_runs)
+                shown(same_work)
             );
             let _ = writeln!(text, "{}", line.trim_end());
         }
@@ -136,7 +136,7 @@ impl Report {
             }
         }
         text.push_str(
-            "GB = 1e9 bytes of payload. Efficiency: median of the ratios to the best plain loop, round by round; \"same runs\": the plain loop that also copies along the blocks and runs of the row's layout and, for whole chunks, copies nothing before the whole object was read. \"out of reach here\": the best copy + store of this run is below the target.\n",
+            "GB = 1e9 bytes of payload. Efficiency: median of the ratios to the best plain loop, round by round; \"same work\": the plain loop that also takes the checksums, copies along the blocks and runs of the row's layout and, for whole chunks, copies nothing of a chunk before all of it was read and its checksums taken. \"out of reach here\": the best copy + store of this run is below the target.\n",
         );
         text
     }
@@ -154,7 +154,7 @@ impl Report {
                 "rounds": row.samples,
                 "per_store_alone": efficiency.as_ref().and_then(|it| it.store_alone).map(spread),
                 "per_copy_and_store": efficiency.as_ref().and_then(|it| it.copy_and_store).map(spread),
-                "per_same_runs": efficiency.as_ref().and_then(|it| it.same_runs).map(spread),
+                "per_same_work": efficiency.as_ref().and_then(|it| it.same_work).map(spread),
                 "mission": efficiency.and_then(|it| it.verdict).map(|verdict| verdict.to_string()),
             })
         };

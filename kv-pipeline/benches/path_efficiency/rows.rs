@@ -132,7 +132,7 @@ fn plain(ceilings: &RefCell<Ceilings>, direction: Direction, how: Loop) -> Resul
     }
 }
 
-/// The plain loops along the runs of a shape, with the threads that there are.
+/// The plain loops that do the work of a shape, with the threads that there are.
 pub(crate) fn same_runs<'a>(
     ceilings: &'a RefCell<Ceilings>,
     threads: usize,
@@ -149,10 +149,10 @@ pub(crate) fn same_runs<'a>(
         Box::new(move || ceilings.borrow_mut().load_runs(threads, runs, delivery, stores))
     };
     let save = Box::new(move || ceilings.borrow_mut().save_runs(threads, runs));
-    let mut rows = vec![row(Subject::SaveRuns(shape), "save copy + store", save)];
+    let mut rows = vec![row(Subject::SaveRuns(shape), "save copy + CRC + store", save)];
     for (stores, how) in [(Stores::Memcpy, ""), (Stores::Cold, " past the cache")] {
         for (delivery, what) in [(Delivery::WholeChunk, "load whole"), (Delivery::AsVerified, "load")] {
-            let name = format!("{what}, copy{how} + store");
+            let name = format!("{what}, store + CRC + copy{how}");
             rows.push(row(Subject::LoadRuns(shape, delivery), &name, load(delivery, stores)));
         }
     }

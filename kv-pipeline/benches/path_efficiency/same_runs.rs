@@ -48,6 +48,11 @@ impl SameRuns {
         Ok(Self { shape, blocks, regions, plans })
     }
 
+    /// Objects of a chunk.
+    pub(crate) fn heads(&self) -> usize {
+        self.shape.heads as usize
+    }
+
     /// Calls `run(place in the region, place in the section, bytes)` for each run of a section of an object.
     fn each_run(&self, object: usize, mut run: impl FnMut(usize, usize, usize)) {
         let heads = self.shape.heads as usize;
