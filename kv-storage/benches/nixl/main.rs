@@ -11,8 +11,9 @@
 //! publishes, looks at lengths and at the end of every transfer. Nobody flushes. Files that are read were written in the same round, so they
 //! come out of memory. The first round is dropped.
 //!
-//! Measured on two cores of a shared host (2026-12-01, 31 rounds of 8 MiB, 13 and 15 of 80): loads 0.97 to 1.0, saves of 80 MiB 0.97 to 1.0, saves
-//! of 8 MiB 0.95 on huge tmpfs, 0.94 on tmpfs and 0.93 on ext4. Why those last are lower is not known.
+//! Measured on two cores of a shared host, nothing else running (2026-12-01; 31 and 41 rounds of 8 MiB, 9 of 80), save and load: huge tmpfs 0.98 and
+//! 0.97 at 8 MiB, 1.00 and 1.01 at 80; tmpfs 0.98 and 0.98, 1.00 and 0.97; ext4 0.92 to 0.99 (three runs: 0.93, 0.99, 0.92) and 0.98 to 1.0,
+//! 0.95 and 0.95. A save on ext4 also pays for a link, an unlink and a time in its journal, which the bare loop does not make.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark stops at the first error")]
 #![expect(clippy::print_stdout, reason = "a benchmark's output is the terminal's")]
 #![expect(clippy::cast_precision_loss, reason = "counts of bytes and nanoseconds far below 2^52")]
