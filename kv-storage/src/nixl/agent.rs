@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use kv_memory::{HostBuf, StagingPool};
 
+use super::exit;
 #[cfg(feature = "s3")]
 use super::library::OBJECT;
 use super::library::{AgentSettings, DONE, FILE, Functions, GOES_ON, Handle, MEMORY, READ, Status, WRITE};
@@ -147,6 +148,7 @@ impl Agent {
         }
         call!(functions, destroy_params(given));
         done(made).map_err(failed("nixl_capi_create_backend"))?;
+        exit::watch(plugin);
         done(call!(functions, create_opt_args(&raw mut new.arguments)))
             .map_err(failed("nixl_capi_create_opt_args"))?;
         done(call!(functions, opt_args_add_backend(new.arguments, new.backend)))
@@ -300,6 +302,10 @@ impl Drop for Agent {
             let _leaked = ManuallyDrop::new(self.staging.take());
             return;
         }
+        let Some(_destroying) = exit::destroying() else {
+            let _leaked = ManuallyDrop::new(self.staging.take());
+            return;
+        };
         for (handle, destroy) in [
             (self.arguments, self.functions.destroy_opt_args),
             (self.backend, self.functions.destroy_backend),

@@ -12,6 +12,7 @@
 
 mod agent;
 mod arrival;
+mod exit;
 mod library;
 mod missing;
 #[cfg(feature = "s3")]

@@ -27,6 +27,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("kv-storage/src/posix/io/uring/ring.rs", "tells the kernel the addresses of buffers that the ring owns"),
     ("kv-storage/src/nixl/library.rs", "loads NIXL and casts its symbols to functions"),
     ("kv-storage/src/nixl/agent.rs", "calls NIXL, and tells it addresses of buffers that requests own"),
+    ("kv-storage/src/nixl/exit.rs", "asks the C library for a call at the end of the process"),
     ("kv-storage/examples/fake_nixl/", "exports NIXL's C functions for tests"),
     ("kv-storage/benches/nixl/bare.rs", "the plain loop over NIXL's functions to compare with"),
     ("kv-storage/benches/store_alone/ring.rs", "the plain io_uring loop to compare with"),
