@@ -93,12 +93,12 @@ impl Limits {
     /// Runs a future that may be dropped at any await: a store call, a wait for staging.
     pub(crate) async fn run<T>(&self, future: impl Future<Output = T>) -> Result<T, Stop> {
         self.check()?;
-        let (mut cancelled, mut ended) = (self.cancelled.clone(), self.ended.subscribe());
+        let (cancelled, ended) = (self.cancelled.clone(), self.ended.subscribe());
         tokio::select! {
             biased;
             // The sender lives as long as the handle; a handle that is gone has cancelled.
-            _ = cancelled.wait_for(|cancelled| *cancelled) => Err(Stop::Cancelled),
-            _ = ended.wait_for(|ended| *ended) => Err(self.ended()),
+            () = told(cancelled) => Err(Stop::Cancelled),
+            () = told(ended) => Err(self.ended()),
             output = future => Ok(output),
             () = self.environment.clock.sleep(self.remaining()) => Err(Stop::Deadline),
         }
@@ -139,6 +139,12 @@ impl Limits {
     }
 }
 
+/// Waits until a flag is set. What `wait_for` answers locks the flag while it lives, which in a branch of `select!` is to the branch's end:
+/// whoever looked at the flag there would wait for itself as soon as another thread waits to set it.
+async fn told(mut flag: watch::Receiver<bool>) {
+    let _ = flag.wait_for(|told| *told).await;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,5 +166,39 @@ mod tests {
         let (cancel, cancelled) = limits(Duration::ZERO);
         cancel.send_replace(true);
         assert_eq!(cancelled.check(), Err(Stop::Cancelled), "what the caller did comes first");
+    }
+
+    /// Many times, since it takes one that ends the operation between another one's look at its end and its question why.
+    #[test]
+    fn parts_that_end_each_other_at_the_same_time_all_return() {
+        const ROUNDS: usize = 3000;
+        let (done, ends) = std::sync::mpsc::channel();
+        let rounds = async move {
+            for _ in 0..ROUNDS {
+                let (_cancel, limits) = limits(Duration::from_secs(600));
+                let limits = std::sync::Arc::new(limits);
+                let part = || {
+                    let limits = std::sync::Arc::clone(&limits);
+                    tokio::spawn(async move {
+                        let outcome = limits.run(std::future::pending::<()>()).await;
+                        limits.end();
+                        outcome
+                    })
+                };
+                let parts: Vec<_> = std::iter::repeat_with(part).take(4).collect();
+                tokio::task::yield_now().await;
+                limits.end();
+                for part in parts {
+                    assert_eq!(part.await.unwrap(), Err(Stop::Cancelled));
+                }
+            }
+            done.send(()).unwrap();
+        };
+        // On threads of their own: what hangs would hold this one.
+        std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build();
+            runtime.unwrap().block_on(rounds);
+        });
+        ends.recv_timeout(Duration::from_secs(60)).expect("a part waits for another one's lock");
     }
 }

@@ -85,7 +85,9 @@ impl Cluster {
         self.paths[0].on_call(|_| {});
         let comes_back = async {
             while vast.paths()[0].health.down {
-                vast.head(&name()).await.unwrap();
+                // Without another path it fails until this one is back.
+                let found = vast.head(&name()).await;
+                assert!(found.is_ok() || vast.paths().len() == 1, "{found:?}");
                 tokio::task::yield_now().await;
             }
             vast.idle().await;
@@ -134,7 +136,6 @@ async fn a_save_and_a_load_whose_path_stops_in_the_middle_end_by_the_other() {
 
 /// What was loaded before is right and whole, and the rest has a reason.
 //= SEMANTICS.md#vast-all-down
-#[ignore = "fails or hangs in some runs: either its agent or the load is at fault, which is not known yet"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_whose_only_path_stops_in_the_middle_is_a_miss_from_there_on() {
     let cluster = Cluster::start().await;
