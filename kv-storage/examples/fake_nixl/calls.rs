@@ -12,6 +12,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd as _;
 use std::os::unix::fs::FileExt as _;
 
+use crate::end;
 use crate::machine::{Agent, BACKEND, DONE, GOES_ON, INVALID, Range, Request, die, letters};
 
 type Handle = *mut c_void;
@@ -64,10 +65,11 @@ pub(crate) extern "C" fn nixl_capi_create_configured_agent(
 
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn nixl_capi_destroy_agent(agent: Handle) -> c_int {
-    if lent::<Agent>(agent).checked().under_way > 0 {
+    let checked = lent::<Agent>(agent).checked();
+    if checked.under_way > 0 {
         die("an agent is destroyed while it moves bytes");
     }
-    take::<Agent>(agent)
+    end::destroy(checked.parameters.get("fake_end").cloned().as_deref(), || take::<Agent>(agent))
 }
 
 #[unsafe(no_mangle)]
@@ -99,7 +101,11 @@ pub(crate) extern "C" fn nixl_capi_create_backend(
 ) -> c_int {
     let agent = lent::<Agent>(agent).checked();
     agent.parameters = lent::<Vec<(String, String)>>(params).iter().cloned().collect();
-    if agent.mode() == "refuse" { BACKEND } else { give(text(plugin), backend) }
+    if agent.mode() == "refuse" {
+        return BACKEND;
+    }
+    end::loaded();
+    give(text(plugin), backend)
 }
 
 #[unsafe(no_mangle)]

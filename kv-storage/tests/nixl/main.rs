@@ -8,6 +8,7 @@
 )]
 
 mod contract;
+mod exit;
 mod faults;
 mod hung;
 mod libraries;
