@@ -1,28 +1,32 @@
 //! What a plugin does at the end of the process, as the AWS SDK of OBJ does: it cleans up, and dies if an agent is destroyed meanwhile or later.
 
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::time::Duration;
 
 use crate::machine::die;
 
-static DESTROYING: AtomicUsize = AtomicUsize::new(0);
-static PROCESS_ENDS: AtomicBool = AtomicBool::new(false);
-static CLEANED: AtomicBool = AtomicBool::new(false);
+static STATE: Mutex<State> = Mutex::new(State { destroying: 0, process_ends: false, cleaned: false });
+static CHANGED: Condvar = Condvar::new();
 
-/// Longest wait for the end of the process, and how long the destruction goes on from there: a cleaner that nobody keeps comes meanwhile.
+struct State {
+    destroying: usize,
+    process_ends: bool,
+    cleaned: bool,
+}
+
+/// Longest wait for the end of the process, and for a cleaner that nobody keeps from coming then.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LONGER: Duration = Duration::from_millis(200);
 
 extern "C" fn clean() {
-    CLEANED.store(true, Ordering::SeqCst);
-    if DESTROYING.load(Ordering::SeqCst) > 0 {
+    let destroying = change(|state| state.cleaned = true).destroying;
+    if destroying > 0 {
         die("the plugin cleans up while an agent is destroyed");
     }
 }
 
 extern "C" fn process_ends() {
-    PROCESS_ENDS.store(true, Ordering::SeqCst);
+    drop(change(|state| state.process_ends = true));
 }
 
 /// A plugin is used: from the first time on its cleaner is called at the end of the process.
@@ -36,21 +40,29 @@ pub(crate) fn loaded() {
 
 /// Destroys an agent, which takes until the process ends if `sign` is given: the file is made once it has begun.
 pub(crate) fn destroy(sign: Option<&str>, destroy: impl FnOnce() -> i32) -> i32 {
-    DESTROYING.fetch_add(1, Ordering::SeqCst);
-    if CLEANED.load(Ordering::SeqCst) {
+    if change(|state| state.destroying += 1).cleaned {
         die("an agent is destroyed after its plugin has cleaned up");
     }
     if let Some(sign) = sign {
         // SAFETY: as in `loaded`. The last to come is the first to be called.
         unsafe { libc::atexit(process_ends) };
         drop(std::fs::write(sign, ""));
-        let begun = Instant::now();
-        while !PROCESS_ENDS.load(Ordering::SeqCst) && begun.elapsed() < PATIENCE {
-            std::thread::yield_now();
-        }
-        std::thread::sleep(LONGER);
+        wait(PATIENCE, |state| state.process_ends);
+        wait(LONGER, |state| state.cleaned);
     }
     let status = destroy();
-    DESTROYING.fetch_sub(1, Ordering::SeqCst);
+    drop(change(|state| state.destroying -= 1));
     status
+}
+
+fn change(change: impl FnOnce(&mut State)) -> MutexGuard<'static, State> {
+    let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    change(&mut state);
+    CHANGED.notify_all();
+    state
+}
+
+fn wait(patience: Duration, until: impl Fn(&State) -> bool) {
+    let state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(CHANGED.wait_timeout_while(state, patience, |state| !until(state)));
 }
