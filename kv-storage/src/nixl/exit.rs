@@ -11,8 +11,13 @@ use std::time::Duration;
 /// Longest time that the end of the process waits for agents that are being destroyed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-static STATE: Mutex<State> = Mutex::new(State { destroying: 0, ends: false });
-static CHANGED: Condvar = Condvar::new();
+static END: End = End::new();
+
+/// What has to do with the end of a process.
+struct End {
+    state: Mutex<State>,
+    changed: Condvar,
+}
 
 struct State {
     /// Agents that are being destroyed.
@@ -22,7 +27,7 @@ struct State {
 }
 
 /// While it lives the process does not end, for [`PATIENCE`].
-pub(super) struct Destroying(());
+pub(super) struct Destroying<'a>(&'a End);
 
 /// Asks to be called before a plugin's own cleaners, of which the last to come is the first to be called: whenever another plugin is loaded.
 pub(super) fn watch(plugin: &CStr) {
@@ -35,26 +40,82 @@ pub(super) fn watch(plugin: &CStr) {
 }
 
 /// Leave to destroy an agent; `None` if the process ends.
-pub(super) fn destroying() -> Option<Destroying> {
-    let mut state = state();
-    state.destroying += usize::from(!state.ends);
-    (!state.ends).then_some(Destroying(()))
-}
-
-impl Drop for Destroying {
-    fn drop(&mut self) {
-        state().destroying -= 1;
-        CHANGED.notify_all();
-    }
+pub(super) fn destroying() -> Option<Destroying<'static>> {
+    END.destroying()
 }
 
 extern "C" fn process_ends() {
-    let mut state = state();
-    state.ends = true;
-    drop(CHANGED.wait_timeout_while(state, PATIENCE, |state| state.destroying > 0));
+    END.wait(PATIENCE);
 }
 
-fn state() -> MutexGuard<'static, State> {
-    // Every change is whole.
-    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+impl End {
+    const fn new() -> Self {
+        Self { state: Mutex::new(State { destroying: 0, ends: false }), changed: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn destroying(&self) -> Option<Destroying<'_>> {
+        let mut state = self.state();
+        if state.ends {
+            return None;
+        }
+        state.destroying += 1;
+        Some(Destroying(self))
+    }
+
+    fn wait(&self, patience: Duration) {
+        let mut state = self.state();
+        state.ends = true;
+        drop(self.changed.wait_timeout_while(state, patience, |state| state.destroying > 0));
+    }
+}
+
+impl Drop for Destroying<'_> {
+    fn drop(&mut self) {
+        self.0.state().destroying -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    //= SEMANTICS.md#nixl-exit
+    #[test]
+    fn what_is_being_destroyed_is_waited_for_and_nothing_is_destroyed_after_it() {
+        let end: Arc<End> = Arc::new(End::new());
+        let leave = end.destroying().unwrap();
+        let (ended, waits) = (Arc::clone(&end), Arc::clone(&end));
+        let waiting = std::thread::spawn(move || waits.wait(DEADLINE));
+        let (sender, asked) = mpsc::channel();
+        // A thread of its own, since a leave that is refused must not wait for the one that refuses it.
+        std::thread::spawn(move || {
+            while ended.destroying().is_some() {
+                std::thread::yield_now();
+            }
+            let _ = sender.send(());
+        });
+        asked.recv_timeout(DEADLINE).expect("who asks while the process ends waits for ever");
+        assert!(!waiting.is_finished(), "an agent is being destroyed");
+        drop(leave);
+        waiting.join().unwrap();
+        assert_eq!(end.state().destroying, 0);
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_ever() {
+        let end = End::new();
+        let _leave = end.destroying().unwrap();
+        end.wait(Duration::ZERO);
+        assert!(end.destroying().is_none());
+    }
 }
