@@ -18,6 +18,7 @@ mod missing;
 #[cfg(feature = "s3")]
 mod obj;
 mod options;
+mod patience;
 mod poller;
 mod search;
 

@@ -1,7 +1,6 @@
 //! The thread that gives steps to NIXL and asks what has come of them: NIXL calls nobody back.
 //!
-//! It asks at once, then in turns with other threads, and then at pauses of a sixty-fourth of the time for which nothing has ended: a short
-//! transfer is noticed within tens of microseconds, and one that hangs costs two hundred questions a second.
+//! It asks at once, and then as `patience.rs` says: a short transfer is noticed within tens of microseconds.
 //!
 //! An agent of the plugin POSIX has one transfer under way: it asks for all of its queue at a time, and an error of one could be the answer
 //! for another, whose buffer the kernel still has. Where one has failed, the agent is not used again.
@@ -20,12 +19,8 @@ use super::agent::{Agent, Polled, Request, Step, Target, Way};
 use super::arrival::Arrival;
 use super::library::Functions;
 use super::missing::Missing;
+use super::patience::{Pace, Span, pause};
 
-/// Questions that are asked without a pause.
-const EAGER: u32 = 16;
-/// The shortest pause, and the longest.
-const SHORTEST: Duration = Duration::from_micros(10);
-const LONGEST: Duration = Duration::from_millis(5);
 /// Agents that are kept for the next transfer.
 const IDLE_AGENTS: usize = 16;
 
@@ -94,8 +89,8 @@ impl Poller {
         let serve = move || {
             // The pauses are shorter than the 50 us by which the kernel may lengthen them unasked. A kernel that will not be asked does so.
             let _ = set_current_timer_slack(NonZeroU64::new(1));
-            let mut driver =
-                Driver { shared: inner, plugin, arrival: Arrival::new(seed), made: 0, agents: Vec::new() };
+            let (arrival, pace, agents) = (Arrival::new(seed), Pace::default(), Vec::new());
+            let mut driver = Driver { shared: inner, plugin, arrival, pace, made: 0, agents };
             let first = driver.agent();
             let failed = first.is_err();
             let _ = ready.send(first.map(|agent| driver.agents.push(agent)));
@@ -133,6 +128,7 @@ struct Driver {
     shared: Arc<Shared>,
     plugin: Plugin,
     arrival: Arrival,
+    pace: Pace,
     /// Agents so far: their names differ.
     made: u64,
     agents: Vec<Working>,
@@ -150,8 +146,12 @@ struct Working {
 struct Flight {
     /// Taken while it is asked about.
     request: Option<Request>,
+    span: Span,
     rest: Rest,
 }
+
+/// What a thread marks the ends of buffers with, and what it knows of steps that have ended.
+type Marks<'a> = (&'a mut Arrival, &'a mut Pace);
 
 struct Rest {
     moved: usize,
@@ -172,18 +172,18 @@ impl Driver {
 
     /// Carries transfers to the library and answers back, until the handle is dropped and nothing is left.
     fn serve(&mut self) {
-        let mut patience = Patience::default();
         loop {
-            let busy = self.agents.iter().any(|working| !working.flights.is_empty());
-            let Some(waiting) = self.next(busy.then(|| patience.pause()).flatten(), busy) else { return };
-            let mut ended = !waiting.is_empty();
+            let mut flights = self.agents.iter().flat_map(|working| &working.flights).peekable();
+            let busy = flights.peek().is_some();
+            let pause = pause(flights.map(|flight| flight.span));
+            let Some(waiting) = self.next(pause, busy) else { return };
+            if waiting.is_empty() {
+                self.ask();
+            }
             for transfer in waiting {
                 // What is in the page cache is copied here and now: whoever waits for an earlier transfer is told before the next.
                 self.begin(transfer);
-                ended |= self.ask();
-            }
-            if ended || self.ask() {
-                patience = Patience::default();
+                self.ask();
             }
         }
     }
@@ -237,13 +237,12 @@ impl Driver {
         let step = Step { target, way, offset, start: 0, len, buffer };
         let rest = Rest { moved: 0, expected: 0, done };
         if let Some(working) = self.agents.get_mut(place) {
-            working.proceed(step, rest, &self.plugin, &mut self.arrival);
+            working.proceed(step, rest, &self.plugin, (&mut self.arrival, &mut self.pace));
         }
     }
 
-    /// Asks about everything that is under way; whether anything has ended.
-    fn ask(&mut self) -> bool {
-        let mut ended = false;
+    /// Asks about everything that is under way.
+    fn ask(&mut self) {
         for working in &mut self.agents {
             for mut flight in std::mem::take(&mut working.flights) {
                 match flight.request.take().map(|request| working.agent.poll(request)) {
@@ -252,8 +251,9 @@ impl Driver {
                         working.flights.push(flight);
                     }
                     Some(Polled::Ended(step, result)) => {
-                        ended = true;
-                        working.ended(step, result.is_ok(), flight.rest, &self.plugin, &mut self.arrival);
+                        self.pace.end(step.way, step.len, flight.span);
+                        let marks = (&mut self.arrival, &mut self.pace);
+                        working.ended(step, result.is_ok(), flight.rest, &self.plugin, marks);
                     }
                     None => {}
                 }
@@ -265,22 +265,22 @@ impl Driver {
             idle += usize::from(free);
             !(free && (working.retired || idle > IDLE_AGENTS))
         });
-        ended
     }
 }
 
 impl Working {
     /// Gives a step to the library.
-    fn proceed(&mut self, mut step: Step, mut rest: Rest, plugin: &Plugin, arrival: &mut Arrival) {
-        rest.expected = arrival.prepare(&mut step);
+    fn proceed(&mut self, mut step: Step, mut rest: Rest, plugin: &Plugin, marks: Marks<'_>) {
+        rest.expected = marks.0.prepare(&mut step);
+        let span = marks.1.begin(step.way, step.len);
         match self.agent.start(step) {
-            Polled::GoesOn(request) => self.flights.push(Flight { request: Some(request), rest }),
-            Polled::Ended(step, result) => self.ended(step, result.is_ok(), rest, plugin, arrival),
+            Polled::GoesOn(request) => self.flights.push(Flight { request: Some(request), span, rest }),
+            Polled::Ended(step, result) => self.ended(step, result.is_ok(), rest, plugin, marks),
         }
     }
 
     /// Takes the library's answer to a step, which is believed only if the bytes are there.
-    fn ended(&mut self, mut step: Step, moved: bool, mut rest: Rest, plugin: &Plugin, arrival: &mut Arrival) {
+    fn ended(&mut self, mut step: Step, moved: bool, mut rest: Rest, plugin: &Plugin, marks: Marks<'_>) {
         if !moved || !Arrival::arrived(&step, rest.expected) {
             self.retired |= plugin.transfers == 1;
             return (rest.done)(step.buffer, Err(Failed));
@@ -292,26 +292,6 @@ impl Working {
         step.start += step.len;
         step.offset += step.len as u64;
         step.len = (step.buffer.len() - rest.moved).min(plugin.descriptor_bytes);
-        self.proceed(step, rest, plugin, arrival);
-    }
-}
-
-/// How long nothing has ended.
-#[derive(Debug, Default)]
-struct Patience {
-    asked: u32,
-    waited: Duration,
-}
-
-impl Patience {
-    /// The pause before the next question; `None`: no pause.
-    fn pause(&mut self) -> Option<Duration> {
-        if self.asked < EAGER {
-            self.asked += 1;
-            return None;
-        }
-        let pause = (self.waited / 64).clamp(SHORTEST, LONGEST);
-        self.waited = self.waited.saturating_add(pause);
-        Some(pause)
+        self.proceed(step, rest, plugin, marks);
     }
 }
