@@ -18,7 +18,7 @@ const BODY: &[u8] = b"kvbridge probe: safe to delete";
 pub(super) enum Method {
     /// A hard link beside the temporary name, which is removed then.
     Link,
-    /// A rename that does not replace, where there are no hard links.
+    /// A rename that does not replace: on file systems of the kernel's own, and where there are no hard links.
     Rename,
 }
 
@@ -106,10 +106,17 @@ impl Trial<'_> {
         Ok(Proven { method: self.method()?, uid })
     }
 
-    /// The first method that gives a free name and refuses a taken one.
+    /// The first method that gives a free name and refuses a taken one. Where the kernel itself keeps the names that is a rename, one
+    /// change of the directory instead of two; elsewhere a flag may be checked against what this host believes, and a link is not.
     fn method(&self) -> Result<Method> {
         let names = &self.tree.names;
         let (from, to) = ((&self.root, self.name.as_str()), (&self.root, self.second.as_str()));
+        if self.tree.kernels_own {
+            self.take_second_name()?;
+            if self.renames().is_ok() {
+                return Ok(Method::Rename);
+            }
+        }
         let linked = match names.link(from, to) {
             Err(Errno::EXIST) if self.tree.is_same(&self.file, to.0, to.1) => Ok(()),
             answer => answer,
@@ -119,23 +126,40 @@ impl Trial<'_> {
             Ok(()) => {}
             // What file systems answer that have no hard links.
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::MLINK) => {
-                let other = self.tree.create_file(&self.root, &self.second);
-                other.map_err(|errno| fail(self.tree, "creating", errno))?;
+                self.take_second_name()?;
             }
             Err(errno) => return Err(fail(self.tree, "hard-linking", errno)),
         }
-        // Both names are taken now, by one file or by two: this rename must be refused.
-        let refused = names.rename(from, to, RenameFlags::NOREPLACE);
-        let removed = self.tree.remove(&self.root, &self.second, &self.second);
-        if refused == Err(Errno::EXIST) && removed.is_ok() {
-            let renamed = names.rename(from, to, RenameFlags::NOREPLACE);
-            if renamed.is_ok() || self.tree.is_same(&self.file, to.0, to.1) {
-                return Ok(Method::Rename);
-            }
+        let renamed = self.renames();
+        if renamed.is_ok() {
+            return Ok(Method::Rename);
         }
         let message = format!(
-            "this file system can neither hard-link nor rename without replacing ({linked:?}, {refused:?}): expected one of them, since objects are create-only; use another file system"
+            "this file system can neither hard-link nor rename without replacing ({linked:?}, {renamed:?}): expected one of them, since objects are create-only; use another file system"
         );
         Err(Error::new(ErrorKind::Unsupported, self.tree, message))
+    }
+
+    /// Another file has the second name.
+    fn take_second_name(&self) -> Result<()> {
+        let other = self.tree.create_file(&self.root, &self.second);
+        other.map(drop).map_err(|errno| fail(self.tree, "creating", errno))
+    }
+
+    /// Whether a rename refuses the second name, which is taken, and gets it once it is free; if not, what the rename answered.
+    fn renames(&self) -> std::result::Result<(), rustix::io::Result<()>> {
+        let rename = || {
+            let (from, to) = ((&self.root, self.name.as_str()), (&self.root, self.second.as_str()));
+            self.tree.names.rename(from, to, RenameFlags::NOREPLACE)
+        };
+        let refused = rename();
+        let removed = self.tree.remove(&self.root, &self.second, &self.second);
+        if refused != Err(Errno::EXIST) || removed.is_err() {
+            return Err(refused);
+        }
+        match rename() {
+            Err(errno) if !self.tree.is_same(&self.file, &self.root, &self.second) => Err(Err(errno)),
+            _ => Ok(()),
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{
-    CWD, FileType, Mode, NFS_SUPER_MAGIC, OFlags, ResolveFlags, Stat, fstat, fstatfs, fsync, openat,
+    CWD, FileType, FsWord, Mode, NFS_SUPER_MAGIC, OFlags, ResolveFlags, Stat, fstat, fstatfs, fsync, openat,
 };
 use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::process::geteuid;
@@ -37,6 +37,8 @@ pub(super) struct Tree {
     pub(super) modes: Modes,
     /// Whether the root is on a file system whose data lives on another host.
     pub(super) network: bool,
+    /// Whether it is on one whose names nobody but this kernel changes.
+    pub(super) kernels_own: bool,
     pub(super) mount: Option<Mount>,
     /// This host may believe that a file does not exist after another host has made it.
     pub(super) misses_are_cached: bool,
@@ -58,6 +60,9 @@ pub(super) const DIRECTORY: OFlags =
 /// `NONBLOCK`: opening a planted FIFO returns at once. It means nothing to a regular file.
 pub(super) const FILE: OFlags =
     OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// File systems whose names are in this kernel's hands alone: ext2 to ext4, XFS, Btrfs, tmpfs (statfs(2)). They rename without replacing.
+const KERNELS_OWN: [FsWord; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
 
 /// How a path beneath the root is walked.
 pub(super) const RESOLVE: ResolveFlags =
@@ -126,7 +131,8 @@ impl Tree {
             Err(errno) => return Err(fail_with(errno)),
         };
         let stat = fstat(&root).map_err(fail_with)?;
-        let network = fstatfs(&root).is_ok_and(|system| system.f_type == NFS_SUPER_MAGIC);
+        let magic = fstatfs(&root).map_or(0, |system| system.f_type);
+        let network = magic == NFS_SUPER_MAGIC;
         let mount = Mount::of(&root);
         let misses_are_cached =
             network && mount.as_ref().is_none_or(|mount| mount.misses_cached_seconds() > 0);
@@ -139,6 +145,7 @@ impl Tree {
             fsync,
             modes,
             network,
+            kernels_own: KERNELS_OWN.contains(&magic),
             walk: AtomicBool::new(false),
             names: Box::new(Kernel),
             proven: OnceLock::new(),
