@@ -77,8 +77,15 @@ impl PlannedObject {
         Self { static_scales: Arc::clone(scales), ..self }
     }
 
-    /// The object in parts of at most `bytes` where its sections allow it: for a reader that is done with each part as it comes.
-    pub(crate) fn in_parts_of(self, bytes: usize) -> Result<Self> {
+    /// Whether a thread of the store can move a part between the store and the engine's memory alone.
+    pub(crate) fn moves_on_store_threads(&self, core: &Core, registered: &Registered) -> bool {
+        core.store.calls_back_on_own_threads() && registered.memory().copies_now() && self.rows.is_none()
+    }
+
+    /// The object in parts of the size that the store likes, where its sections allow it: for whoever is done with each part as it
+    /// comes, so that its bytes are still in the cache for all that is done to them.
+    pub(crate) fn in_parts_of_store(self, core: &Core) -> Result<Self> {
+        let bytes = core.store.capabilities().part_bytes.min(core.pool.part_bytes());
         let parts = cut(&self.layout, bytes.max(longest(&self.layout)))?;
         Ok(Self { parts, ..self })
     }

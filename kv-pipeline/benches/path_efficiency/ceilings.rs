@@ -26,8 +26,8 @@ use crate::same_runs::{SameRuns, Stores};
 /// Piece of the hot checksum: it stays in a core's second-level cache.
 const HOT: usize = 1 << 20;
 
-/// Piece of a loop along a shape's runs: whole sections.
-const RUNS_PIECE: usize = 16 * SECTION_BYTES;
+/// Pieces of loops along a shape's runs: whole sections, 1 MiB and half a MiB of them.
+pub(crate) const RUNS_PIECES: [usize; 2] = [16 * SECTION_BYTES, 8 * SECTION_BYTES];
 
 /// Where plain loops put objects: a folder of files, or memory for the memory store.
 pub(crate) enum Place {
@@ -155,19 +155,20 @@ impl Ceilings {
     }
 
     /// Writes every object's payload fresh, gathered along the runs of a shape, with its checksums taken.
-    pub(crate) fn save_runs(&mut self, threads: usize, runs: &SameRuns) -> Result<Duration> {
-        self.write_runs(threads, runs)?;
-        self.write_runs(threads, runs)
+    pub(crate) fn save_runs(&mut self, threads: usize, runs: &SameRuns, piece: usize) -> Result<Duration> {
+        self.write_runs(threads, runs, piece)?;
+        self.write_runs(threads, runs, piece)
     }
 
-    fn write_runs(&mut self, threads: usize, runs: &SameRuns) -> Result<Duration> {
+    fn write_runs(&mut self, threads: usize, runs: &SameRuns, piece: usize) -> Result<Duration> {
         let places = self.place.sinks("fresh", self.objects);
         let objects = places.into_iter().enumerate();
         let took = shared_out(&mut self.tiles[..threads], objects, |tile, (object, sink)| {
             let mut sink = sink.open()?;
             sink.reserve()?;
-            let piece = &mut tile[..RUNS_PIECE];
-            for start in (0..OBJECT_PAYLOAD).step_by(RUNS_PIECE) {
+            let tile = &mut tile[..piece];
+            for start in (0..OBJECT_PAYLOAD).step_by(piece) {
+                let piece = &mut tile[..piece.min(OBJECT_PAYLOAD - start)];
                 runs.gather(object, start / SECTION_BYTES, piece);
                 take_checksums(piece);
                 sink.write(start, piece)?;
@@ -185,7 +186,7 @@ impl Ceilings {
         threads: usize,
         runs: &SameRuns,
         delivery: Delivery,
-        stores: Stores,
+        (stores, piece): (Stores, usize),
     ) -> Result<Duration> {
         let mut places = self.place.sources(self.objects).into_iter().enumerate();
         let together = if delivery == Delivery::WholeChunk { runs.heads() } else { 1 };
@@ -194,14 +195,16 @@ impl Ceilings {
             (!chunk.is_empty()).then_some(chunk)
         });
         shared_out(&mut self.tiles[..threads], chunks, |tile, chunk| {
-            let starts = || (0..OBJECT_PAYLOAD).step_by(RUNS_PIECE);
+            let pieces =
+                || (0..OBJECT_PAYLOAD).step_by(piece).map(|start| start..OBJECT_PAYLOAD.min(start + piece));
             let objects: Vec<usize> = chunk.iter().map(|(object, _)| *object).collect();
             for ((object, source), tile) in chunk.into_iter().zip(tile.chunks_mut(OBJECT_BYTES)) {
                 let source = source.open()?;
-                for start in starts() {
+                for bytes in pieces() {
+                    let start = bytes.start;
                     let piece = match delivery {
-                        Delivery::WholeChunk => &mut tile[start..start + RUNS_PIECE],
-                        _ => &mut tile[..RUNS_PIECE],
+                        Delivery::WholeChunk => &mut tile[bytes],
+                        _ => &mut tile[..bytes.len()],
                     };
                     source.read(start, piece)?;
                     take_checksums(piece);
@@ -212,9 +215,9 @@ impl Ceilings {
             }
             if delivery == Delivery::WholeChunk {
                 for (object, tile) in objects.into_iter().zip(tile.chunks(OBJECT_BYTES)) {
-                    for start in starts() {
-                        let piece = &tile[start..start + RUNS_PIECE];
-                        runs.scatter(object, start / SECTION_BYTES, piece, stores);
+                    for bytes in pieces() {
+                        let first = bytes.start / SECTION_BYTES;
+                        runs.scatter(object, first, &tile[bytes], stores);
                     }
                 }
             }

@@ -64,7 +64,8 @@ impl Shape {
     /// Block ids of a sequence of so many objects, and how many blocks there are.
     pub(crate) fn blocks(&self, objects: u32) -> (Vec<u32>, u32) {
         let needed = objects / self.heads * CHUNK / self.block_tokens;
-        let all = if self.shuffled { 2 * needed } else { needed };
+        // An engine has more blocks than one sequence takes, and its regions are huge pages: with fewer than two MiB they would not be.
+        let all = 2 * needed;
         let mut blocks: Vec<u32> = (0..all).collect();
         if self.shuffled {
             shuffle(&mut blocks);

@@ -35,8 +35,9 @@ pub(crate) fn ratio(achieved: &[f64], ceiling: &[f64]) -> Option<Spread> {
     Spread::of(&ratios)
 }
 
-/// Measures `count` things in turns, A B C A B C ..., so that what disturbs the machine disturbs all of them. The first round warms
-/// everything up and is dropped. Returns the samples of each thing in the order of the rounds.
+/// Measures `count` things in turns, A B C C B A ..., so that what disturbs the machine disturbs all of them, and what one leaves behind
+/// is not always the same one's to bear. The first round warms everything up and is dropped. Returns the samples of each thing in the
+/// order of the rounds.
 pub(crate) fn in_turns<E>(
     rounds: usize,
     count: usize,
@@ -44,10 +45,12 @@ pub(crate) fn in_turns<E>(
 ) -> Result<Vec<Vec<f64>>, E> {
     let mut samples = vec![Vec::with_capacity(rounds); count];
     for round in 0..=rounds {
-        for (thing, samples) in samples.iter_mut().enumerate() {
+        let back = round % 2 == 1;
+        for turn in 0..count {
+            let thing = if back { count - 1 - turn } else { turn };
             let sample = measure(round, thing)?;
             if round > 0 {
-                samples.push(sample);
+                samples[thing].push(sample);
             }
         }
     }

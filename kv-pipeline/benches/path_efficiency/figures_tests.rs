@@ -15,14 +15,14 @@ fn the_median_is_in_the_middle_whatever_the_order() {
 }
 
 #[test]
-fn things_are_measured_in_turns_and_the_first_round_is_dropped() {
+fn things_are_measured_there_and_back_and_the_first_round_is_dropped() {
     let mut order = Vec::new();
     let samples = in_turns(2, 3, |round, thing| {
         order.push((round, thing));
         u32::try_from(10 * round + thing).map(f64::from)
     })
     .unwrap();
-    assert_eq!(order, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]);
+    assert_eq!(order, [(0, 0), (0, 1), (0, 2), (1, 2), (1, 1), (1, 0), (2, 0), (2, 1), (2, 2)]);
     assert_eq!(samples, [[10.0, 20.0], [11.0, 21.0], [12.0, 22.0]]);
 }
 

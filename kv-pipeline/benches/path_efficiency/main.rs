@@ -187,11 +187,12 @@ fn take_turns(
     payload: f64,
     stopped: &AtomicBool,
 ) -> Result<Vec<Measured>> {
+    let mut announced = None;
     let samples = in_turns(rounds, all.len(), |round, index| {
         if stopped.load(Ordering::Relaxed) {
             bail!("stopped by a signal");
         }
-        if index == 0 {
+        if announced.replace(round) != Some(round) {
             eprintln!("round {round} of {rounds}{}", if round == 0 { " (warms up, dropped)" } else { "" });
         }
         let row = &mut all[index];

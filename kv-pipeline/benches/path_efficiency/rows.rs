@@ -7,7 +7,7 @@ use anyhow::Result;
 use kv_pipeline::Delivery;
 use tokio::runtime::Runtime;
 
-use crate::ceilings::{Ceilings, Loop};
+use crate::ceilings::{Ceilings, Loop, RUNS_PIECES};
 use crate::engine::{Engine, OBJECT_BYTES, SHAPES};
 use crate::same_runs::{SameRuns, Stores};
 
@@ -72,16 +72,19 @@ pub(crate) struct Row<'a> {
 }
 
 /// The plain loops over objects: direction, whether bytes are copied too, bytes of a call, whether files are reserved first.
-const LOOPS: [(Direction, bool, usize, bool); 11] = [
+const LOOPS: [(Direction, bool, usize, bool); 14] = [
     (Direction::Save, false, 2 << 20, false),
     (Direction::Save, false, 2 << 20, true),
     (Direction::Save, false, OBJECT_BYTES, false),
+    (Direction::Save, true, 512 << 10, false),
+    (Direction::Save, true, 512 << 10, true),
     (Direction::Save, true, 1 << 20, false),
     (Direction::Save, true, 1 << 20, true),
     (Direction::Save, true, 2 << 20, false),
     (Direction::Save, true, 2 << 20, true),
     (Direction::Load, false, 1 << 20, false),
     (Direction::Load, false, OBJECT_BYTES, false),
+    (Direction::Load, true, 512 << 10, false),
     (Direction::Load, true, 1 << 20, false),
     (Direction::Load, true, 2 << 20, false),
 ];
@@ -109,17 +112,17 @@ pub(crate) fn ceilings<'a>(ceilings: &'a RefCell<Ceilings>, threads: usize, flus
                 (Subject::StoreAlone(direction), "store alone")
             };
             let reserved = if reserve { ", reserved" } else { "" };
-            let name = format!("{} {what}, {} MiB pieces{reserved}", direction.name(), piece >> 20);
+            let name = format!("{} {what}, {} KiB pieces{reserved}", direction.name(), piece >> 10);
             add(subject, name, Box::new(move || plain(ceilings, direction, how)));
         }
         let how = Loop { threads, piece: 1 << 20, copy: true, cold: true, reserve: false, flush: false };
-        let name = "load copy past the cache + store, 1 MiB pieces".into();
+        let name = "load copy past the cache + store, 1024 KiB pieces".into();
         let work = Box::new(move || plain(ceilings, Direction::Load, how));
         add(Subject::CopyAndStore(Direction::Load), name, work);
         if flushed {
             let how = Loop { threads, piece: 2 << 20, copy: true, cold: false, reserve: true, flush: true };
             let work = Box::new(move || plain(ceilings, Direction::Save, how));
-            add(Subject::Flushed, "save copy + store + fsync, 2 MiB, reserved".into(), work);
+            add(Subject::Flushed, "save copy + store + fsync, 2048 KiB, reserved".into(), work);
         }
     }
     rows
@@ -145,15 +148,19 @@ pub(crate) fn same_runs<'a>(
         threads: Some(threads),
         work,
     };
-    let load = |delivery, stores| -> Work<'a> {
-        Box::new(move || ceilings.borrow_mut().load_runs(threads, runs, delivery, stores))
+    let load = |delivery, how| -> Work<'a> {
+        Box::new(move || ceilings.borrow_mut().load_runs(threads, runs, delivery, how))
     };
-    let save = Box::new(move || ceilings.borrow_mut().save_runs(threads, runs));
-    let mut rows = vec![row(Subject::SaveRuns(shape), "save copy + CRC + store", save)];
-    for (stores, how) in [(Stores::Memcpy, ""), (Stores::Cold, " past the cache")] {
-        for (delivery, what) in [(Delivery::WholeChunk, "load whole"), (Delivery::AsVerified, "load")] {
-            let name = format!("{what}, store + CRC + copy{how}");
-            rows.push(row(Subject::LoadRuns(shape, delivery), &name, load(delivery, stores)));
+    let mut rows = Vec::new();
+    for piece in RUNS_PIECES {
+        let in_pieces = format!("{} KiB pieces", piece >> 10);
+        let save = Box::new(move || ceilings.borrow_mut().save_runs(threads, runs, piece));
+        rows.push(row(Subject::SaveRuns(shape), &format!("save copy + CRC + store, {in_pieces}"), save));
+        for (stores, how) in [(Stores::Memcpy, ""), (Stores::Cold, " past the cache")] {
+            for (delivery, what) in [(Delivery::WholeChunk, "load whole"), (Delivery::AsVerified, "load")] {
+                let name = format!("{what}, store + CRC + copy{how}, {in_pieces}");
+                rows.push(row(Subject::LoadRuns(shape, delivery), &name, load(delivery, (stores, piece))));
+            }
         }
     }
     rows

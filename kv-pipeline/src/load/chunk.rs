@@ -46,8 +46,7 @@ impl LoadTask {
             let object = PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks)?;
             let object = object.expecting(scales);
             Ok(Arc::new(if self.is_done_with_parts_as_they_come(&object) {
-                let pool = self.core.pool.part_bytes();
-                object.in_parts_of(self.core.store.capabilities().part_bytes.min(pool))?
+                object.in_parts_of_store(&self.core)?
             } else {
                 object
             }))
@@ -125,10 +124,7 @@ impl LoadTask {
 
     /// Whether each part is verified and written by the thread that reads it.
     fn is_done_with_parts_as_they_come(&self, object: &PlannedObject) -> bool {
-        self.delivery == Delivery::AsVerified
-            && self.core.store.calls_back_on_own_threads()
-            && self.registered.memory().copies_now()
-            && object.rows.is_none()
+        self.delivery == Delivery::AsVerified && object.moves_on_store_threads(&self.core, &self.registered)
     }
 
     /// Holds the whole chunk in staging until all of it is verified; the thread that verified the last of it goes on to write it, and the

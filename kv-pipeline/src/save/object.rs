@@ -33,7 +33,11 @@ impl SaveTask {
     /// Makes sure that an object is in the store.
     pub(super) async fn save_object(&self, number: usize, chunk: &Chunk, slice: u32) -> Result<Stored> {
         let object = PlannedObject::new(&self.core, &self.registered, chunk, slice, &self.blocks)?;
-        let object = Arc::new(object);
+        let object = Arc::new(if object.moves_on_store_threads(&self.core, &self.registered) {
+            object.in_parts_of_store(&self.core)?
+        } else {
+            object
+        });
         loop {
             let error = match self.save_planned(number, &object).await {
                 Err(error) if error.kind() == ErrorKind::Storage => error,
@@ -87,8 +91,7 @@ impl SaveTask {
         mut rows: Option<HostBuf>,
     ) -> Result<ObjectHeader> {
         let filling = Filling::new(&self.core, object, &self.registered, &self.gate);
-        let memory = self.registered.memory();
-        if self.core.store.calls_back_on_own_threads() && memory.copies_now() && object.rows.is_none() {
+        if object.moves_on_store_threads(&self.core, &self.registered) {
             buffer = self.reach_fence(object, buffer).await?;
             let source = Arc::<Filling>::clone(&filling);
             let written = self.limits.run(upload.write_from(filling.ranges(), buffer, source)).await?;

@@ -6,21 +6,22 @@
 //! ```
 //!
 //! Places: `huge-tmpfs` and `tmpfs` (need root, and vanish with the process), `disk` (O_DIRECT) and `disk-cached` (through the page cache),
-//! both in the temporary directory. Everything of a line is measured in turns, round after round, so that what disturbs the machine
-//! disturbs all of it; the first round is dropped; figures are medians with the least and the most. Nobody flushes: the flush of a
-//! publication costs the same with any store. Files that are read were written in the same round, so through the page cache they
-//! are warm, and with O_DIRECT they come from the disk.
+//! both in the temporary directory. The best plain loop is found first; then everything of a line is measured in turns, there and back, round
+//! after round, so that what disturbs the machine disturbs all of it; the first round is dropped; figures are medians with the least and the
+//! most. Nobody flushes: the flush of a publication costs the same with any store. Files that are read were written in the same turn,
+//! so through the page cache they are warm, and with O_DIRECT they come from the disk.
 //!
 //! The plain loop does less than a store must: its file has its name before it has its bytes. So it runs a second time with a temporary name
 //! and a link, and `x published` is the ratio to that; `x` stays the ratio to the loop that does not publish.
 //!
-//! Measured on two cores of a shared host (2026-12-01; medians of single runs, which differ by 0.05 and more): the store reaches 0.95 to 0.99 of
+//! Measured on two cores of a shared host (2026-12-01; medians of single runs, which differ by 0.05 and more): the store reaches 0.97 to 1.00 of
 //! the plain loop with 80 MiB on huge tmpfs, and 0.92 to 1.04 with all sizes on tmpfs. On huge tmpfs, where 4 MiB take half a
-//! millisecond, four runs had, on one thread and on two: saves of 4 MiB 0.87 to 0.94 and 0.82 to 0.91, loads 0.91 to 0.95 and 0.91 to 0.96;
-//! saves of 10 MiB 0.89 to 0.94 and 0.95 to 0.96 (once 1.16), loads 0.93 to 0.97 and 0.90 to 0.97 (once 1.10). The bytes take the same time
-//! there (pwrite of 2 MiB: 238 us in both). A save of 4 MiB has some 30 us beside them: three answers to another thread, the
-//! directory judged, the link, and the store's own code, which comes out of a cold cache after each copy. Link and removal alone are 1 to 3 %;
-//! a third object under way for each thread changes nothing. With two threads on two cores the callers' thread also takes its turns from them.
+//! millisecond, five runs had, on one thread and on two: saves of 4 MiB 0.89 to 0.96 and 0.83 to 0.87, loads 0.94 to 0.98 and 0.93 to 0.98;
+//! saves of 10 MiB 0.92 to 0.97 and 0.86 to 0.93, loads 0.97 to 1.00 and 0.91 to 0.99. The bytes take the same time there (pwrite of 2 MiB:
+//! 284 us in the store, 287 in the loop). A save of 4 MiB has some 80 us more beside them (`perf trace`): three answers to another thread, the
+//! directory judged, the time and the name, and the store's own code, which comes out of a cold cache after each copy. One rename instead of
+//! link and removal, and a third object under way for each thread, change nothing that can be measured. With two threads on two cores the
+//! callers' thread also takes its turns from them.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark stops at the first error")]
 #![expect(clippy::print_stdout, reason = "a benchmark's output is the terminal's")]
 #![expect(clippy::cast_precision_loss, reason = "counts of bytes and nanoseconds far below 2^52")]

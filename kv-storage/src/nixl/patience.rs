@@ -28,9 +28,13 @@ impl Pace {
         Span { began, due: began + expected.min(LONGEST) }
     }
 
-    /// A step has ended. One that took longer than the last may have been held up: it counts for an eighth.
+    /// A step has ended.
     pub(super) fn end(&mut self, way: Way, len: usize, span: Span) {
-        let took = span.began.elapsed();
+        self.learn(way, len, span.began.elapsed());
+    }
+
+    /// A step that took longer than the last may have been held up: it counts for an eighth.
+    fn learn(&mut self, way: Way, len: usize, took: Duration) {
         let learned = match self.known(way) {
             Some((of, known)) if of == len && took > known => known + (took - known) / 8,
             _ => took,
@@ -74,50 +78,51 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    /// A step that began `ago`.
-    fn begun(pace: &Pace, len: usize, ago: Duration) -> Span {
-        let Span { began, due } = pace.begin(Way::In, len);
-        Span { began: began - ago, due: due - ago }
-    }
-
-    fn expected(pace: &Pace, len: usize) -> Duration {
-        let Span { began, due } = pace.begin(Way::In, len);
+    /// For how long a step is not asked about.
+    fn expected(pace: &Pace, way: Way, len: usize) -> Duration {
+        let Span { began, due } = pace.begin(way, len);
         due - began
     }
 
     #[test]
     fn a_step_is_asked_about_when_it_may_be_over_and_then_ever_more_rarely() {
         let mut pace = Pace::default();
-        let now = Instant::now();
         let first = pace.begin(Way::In, MIB);
         assert_eq!(until_asked(first, first.began), Duration::ZERO, "nothing is known");
         let took = Duration::from_micros(6400);
-        pace.end(Way::In, MIB, Span { began: now - took, due: now });
-        assert_eq!(expected(&pace, 2 * MIB), LONGEST.min(expected(&pace, MIB)), "more bytes may be as fast");
-        assert!(expected(&pace, MIB) >= took * 48 / 64 && expected(&pace, MIB) <= LONGEST);
-        assert!(expected(&pace, MIB / 2) <= expected(&pace, MIB) * 51 / 100 + Duration::from_micros(100));
-        let Span { began, due } = pace.begin(Way::In, MIB);
-        let step = Span { began, due };
-        assert_eq!(until_asked(step, began), due - began);
-        assert_eq!(until_asked(step, began + took), took / 64);
-        assert_eq!(until_asked(step, began + Duration::from_secs(60)), LONGEST);
-        let other = begun(&pace, MIB, Duration::from_secs(60));
-        assert_eq!(pause([other, other].into_iter()), Some(LONGEST), "a hung one costs little");
+        pace.learn(Way::In, MIB, took);
+        assert_eq!(expected(&pace, Way::In, MIB), took * 3 / 4);
+        assert_eq!(expected(&pace, Way::In, 2 * MIB), took * 3 / 4, "more bytes may be as fast");
+        assert_eq!(expected(&pace, Way::In, MIB / 2), took * 3 / 8);
+        assert_eq!(expected(&pace, Way::Out, MIB), Duration::ZERO, "the other way is another matter");
+        let step = pace.begin(Way::In, MIB);
+        assert_eq!(until_asked(step, step.began), took * 3 / 4);
+        assert_eq!(until_asked(step, step.began + took), took / 64);
+        assert_eq!(
+            until_asked(step, step.began + Duration::from_secs(60)),
+            LONGEST,
+            "a hung one costs little"
+        );
     }
 
     #[test]
     fn one_that_was_held_up_hardly_counts_and_a_faster_one_does_at_once() {
         let mut pace = Pace::default();
-        let ended = |pace: &mut Pace, took: Duration| {
-            let now = Instant::now();
-            pace.end(Way::In, MIB, Span { began: now - took, due: now });
-            expected(pace, MIB)
-        };
-        let usual = ended(&mut pace, Duration::from_millis(1));
-        let held_up = ended(&mut pace, Duration::from_millis(9));
-        assert!(held_up > usual && held_up < usual * 21 / 10, "{usual:?} {held_up:?}");
-        let faster = ended(&mut pace, Duration::from_micros(100));
-        assert!(faster < usual, "{usual:?} {faster:?}");
-        assert_eq!(pace.begin(Way::Out, MIB).due.checked_duration_since(Instant::now()), None, "the other way");
+        pace.learn(Way::In, MIB, Duration::from_millis(1));
+        pace.learn(Way::In, MIB, Duration::from_millis(9));
+        assert_eq!(expected(&pace, Way::In, MIB), Duration::from_millis(2) * 3 / 4);
+        pace.learn(Way::In, MIB, Duration::from_micros(100));
+        assert_eq!(expected(&pace, Way::In, MIB), Duration::from_micros(75));
+        pace.learn(Way::In, MIB, Duration::from_secs(60));
+        assert_eq!(expected(&pace, Way::In, MIB), LONGEST);
+    }
+
+    #[test]
+    fn the_step_that_is_due_first_is_waited_for() {
+        let now = Instant::now();
+        let [soon, late] = [1, 3].map(|s| Span { began: now, due: now + Duration::from_secs(s) });
+        let paused = pause([late, soon].into_iter()).unwrap();
+        assert!(paused <= Duration::from_secs(1), "{paused:?}");
+        assert_eq!(pause(std::iter::empty()), None);
     }
 }
