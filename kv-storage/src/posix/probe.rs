@@ -130,10 +130,7 @@ impl Trial<'_> {
             }
             Err(errno) => return Err(fail(self.tree, "hard-linking", errno)),
         }
-        let renamed = self.renames();
-        if renamed.is_ok() {
-            return Ok(Method::Rename);
-        }
+        let Err(renamed) = self.renames() else { return Ok(Method::Rename) };
         let message = format!(
             "this file system can neither hard-link nor rename without replacing ({linked:?}, {renamed:?}): expected one of them, since objects are create-only; use another file system"
         );
