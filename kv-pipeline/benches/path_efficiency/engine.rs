@@ -196,7 +196,7 @@ impl Engine {
     }
 
     /// Removes every object of this engine.
-    fn clear(&mut self, runtime: &Runtime) -> Result<()> {
+    pub(crate) fn clear(&mut self, runtime: &Runtime) -> Result<()> {
         if !std::mem::take(&mut self.saved) {
             return Ok(());
         }
