@@ -21,8 +21,8 @@
 //! 284 us in the store, 287 in the loop). A save of 4 MiB has some 80 us more beside them (`perf trace`): three answers to another thread, the
 //! directory judged, the time and the name, and the store's own code, which comes out of a cold cache after each copy. One rename instead of
 //! link and removal, and a third object under way for each thread, change nothing that can be measured. With two threads on two cores the
-//! callers' thread also takes its turns from them. On plain tmpfs the peer, which reserves nothing, saves at 0.99 to 1.17 of the loop with one thread:
-//! `fallocate` costs about a tenth there, in the store and in the loop.
+//! callers' thread also takes its turns from them. On plain tmpfs the peer, which reserves nothing, saves at 0.99 to 1.17 of the loop with one thread.
+//! A reservation explains part of that: 3 to 7 % there with one thread, nothing with two (`cargo xtask bench`); on ext4 it makes saves a tenth faster.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark stops at the first error")]
 #![expect(clippy::print_stdout, reason = "a benchmark's output is the terminal's")]
 #![expect(clippy::cast_precision_loss, reason = "counts of bytes and nanoseconds far below 2^52")]

@@ -18,7 +18,7 @@ pub(super) const OBJECT_RESERVED: CrashPoint = CrashPoint("posix.object.reserved
 pub(super) const OBJECT_WRITTEN: CrashPoint = CrashPoint("posix.object.written");
 /// It is flushed.
 pub(super) const OBJECT_SYNCED: CrashPoint = CrashPoint("posix.object.synced");
-/// It is visible, and the temporary name still exists.
+/// It is visible; if it was linked, the temporary name still exists.
 pub(super) const OBJECT_LINKED: CrashPoint = CrashPoint("posix.object.linked");
 /// The temporary name is gone; the directory is not flushed.
 pub(super) const OBJECT_TEMP_REMOVED: CrashPoint = CrashPoint("posix.object.temp-removed");

@@ -160,3 +160,25 @@ impl Trial<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Environment;
+    use crate::posix::{FsyncPolicy, Modes};
+
+    //= SEMANTICS.md#posix-publish-atomic
+    #[test]
+    fn the_kernels_own_file_systems_publish_by_a_rename_and_others_by_a_link() {
+        let root = tempfile::tempdir_in("/dev/shm").unwrap();
+        let bare =
+            || Tree::bare(root.path(), FsyncPolicy::None, Modes::Private, &Environment::default()).unwrap();
+        assert!(bare().kernels_own, "a tmpfs is");
+        for (kernels_own, method) in [(true, Method::Rename), (false, Method::Link)] {
+            let mut tree = bare();
+            tree.kernels_own = kernels_own;
+            assert_eq!(attempt(&Arc::new(tree)).unwrap().method, method);
+            assert_eq!(root.path().read_dir().unwrap().count(), 0, "what the probe made is left");
+        }
+    }
+}
