@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a program for people and xtask")]
 
 use std::hint::black_box;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,10 +26,11 @@ const LOOPS: &[(&str, HotLoop)] = &[
     ("keys", keys),
     ("plan", plan),
     ("checksum", checksum),
-    ("gather-token-major", |times| gather(times, &PagingLayout::token_major(16, 8, 128))),
-    ("gather-head-major", |times| gather(times, &PagingLayout::head_major(16, 8, 128))),
-    ("gather-x-packed", |times| gather(times, &PagingLayout::x_packed(16, 8, 128, 8))),
-    ("gather-transposed", |times| gather(times, &PagingLayout::transposed(16, 8, 128))),
+    ("gather-token-major", |times| gather(times, &PagingLayout::token_major(16, 8, 128), 0..8)),
+    ("gather-one-head", |times| gather(8 * times, &PagingLayout::token_major(16, 8, 128), 3..4)),
+    ("gather-head-major", |times| gather(times, &PagingLayout::head_major(16, 8, 128), 0..8)),
+    ("gather-x-packed", |times| gather(times, &PagingLayout::x_packed(16, 8, 128, 8), 0..8)),
+    ("gather-transposed", |times| gather(times, &PagingLayout::transposed(16, 8, 128), 0..8)),
 ];
 
 fn main() -> Result<(), Error> {
@@ -112,8 +114,8 @@ fn checksum(times: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// One gather of K and V of 256 tokens and eight heads, 1 MiB, through the host device.
-fn gather(times: u32, layout: &PagingLayout) -> Result<(), Error> {
+/// One gather of K and V of 256 tokens and some of eight heads, 128 KiB a head, through the host device.
+fn gather(times: u32, layout: &PagingLayout, heads: Range<u32>) -> Result<(), Error> {
     let geometry = geometry(layout)?;
     let device = HostDevice::new(HostDeviceOptions::default())?;
     let memory: Vec<HostAllocation> = geometry
@@ -125,7 +127,7 @@ fn gather(times: u32, layout: &PagingLayout) -> Result<(), Error> {
     let registered: Arc<dyn RegisteredMemory> =
         unsafe { device.register(memory.iter().map(HostAllocation::region).collect()) }?;
     let blocks: Vec<u32> = (0..16).rev().collect();
-    let plan = Arc::new(LayerPlan::new(&geometry, &blocks, 0..256, 0..8)?);
+    let plan = Arc::new(LayerPlan::new(&geometry, &blocks, 0..256, heads)?);
     let bytes = plan.section_bytes(TensorKind::Key);
     let place = |kind: TensorKind, region| SectionPlace {
         region,

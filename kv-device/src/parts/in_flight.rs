@@ -31,12 +31,13 @@ impl InFlight {
 
     /// Counts one transfer more; `None` after [`close`](Self::close) was called.
     pub fn begin(self: &Arc<Self>) -> Option<Ticket> {
-        let begun = self.state.send_if_modified(|state| {
-            let open = !state.closed;
+        let mut open = false;
+        self.state.send_if_modified(|state| {
+            open = !state.closed;
             state.transfers += usize::from(open);
-            open
+            false // nobody waits for more of them
         });
-        begun.then(|| Ticket { in_flight: Arc::clone(self) })
+        open.then(|| Ticket { in_flight: Arc::clone(self) })
     }
 
     /// Waits until nothing is in flight.
@@ -65,7 +66,12 @@ impl InFlight {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.in_flight.state.send_modify(|state| state.transfers -= 1);
+        let transfers = &self.in_flight.state;
+        transfers.send_if_modified(|state| {
+            state.transfers -= 1;
+            // Who waits was counted before it looked at the state, which is locked here: it is seen, or sees what is left.
+            state.transfers == 0 && transfers.receiver_count() > 0
+        });
     }
 }
 
@@ -89,5 +95,22 @@ mod tests {
         });
         drop(ticket);
         timeout(Duration::from_secs(30), closing).await.unwrap().unwrap();
+    }
+    /// Tickets tell nobody who does not wait: many times, since it takes one that ends while another thread begins to wait.
+    #[test]
+    fn a_close_that_begins_while_the_last_transfer_ends_returns() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        for round in 0..2000 {
+            let in_flight = InFlight::new();
+            let tickets = [in_flight.begin().unwrap(), in_flight.begin().unwrap()];
+            std::thread::scope(|scope| {
+                tickets.map(|ticket| scope.spawn(move || drop(ticket)));
+                let closed =
+                    runtime.block_on(async { timeout(Duration::from_secs(30), in_flight.close()).await });
+                closed.unwrap_or_else(|_| {
+                    panic!("round {round}: nobody told that the last transfer has ended")
+                });
+            });
+        }
     }
 }

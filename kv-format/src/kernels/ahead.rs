@@ -29,12 +29,15 @@ pub(super) struct Ahead<'a> {
     nests: &'a [Steps],
     /// Index into `runs` of the one that is fetched.
     run: usize,
-    /// Position in the dims of the run's nest, the innermost last.
+    /// Position in the outer dims of the run's nest, the innermost of them last.
     position: [usize; DIMS],
     /// Where the contiguous bytes begin that are fetched, where the next line does, and where they end.
     start: usize,
     line: usize,
     end: usize,
+    /// Contiguous pieces that follow in the row, and how far each is from the one before.
+    in_row: usize,
+    stride: usize,
     /// Bytes that were fetched before they were due.
     early: usize,
 }
@@ -60,6 +63,8 @@ impl<'a> Ahead<'a> {
             start: 0,
             line: 0,
             end: 0,
+            in_row: 0,
+            stride: 0,
             early: 0,
         };
         // A section is read from its start to its end, which processors notice by themselves.
@@ -105,10 +110,15 @@ impl<'a> Ahead<'a> {
         let mut lines = bytes / LINE;
         while lines > 0 {
             if self.line >= self.end {
-                if self.run >= self.runs.len() {
+                if self.in_row > 0 {
+                    self.in_row -= 1;
+                    (self.start, self.end) = (self.start + self.stride, self.end + self.stride);
+                    self.line = self.start;
+                } else if self.is_done() {
                     return;
+                } else {
+                    self.next();
                 }
-                self.next();
                 continue;
             }
             let few = lines.min((self.end - self.line).div_ceil(LINE));
@@ -120,19 +130,19 @@ impl<'a> Ahead<'a> {
         }
     }
 
-    /// Goes on to the next contiguous bytes.
+    /// Goes on to the next row.
     #[cold]
     fn next(&mut self) {
-        if let Some(nest) = self.runs.get(self.run).and_then(|run| self.nests.get(run.nest as usize))
+        let nests = self.nests;
+        if let Some(nest) = self.runs.get(self.run).and_then(|run| nests.get(run.nest as usize))
             && !nest.dense
         {
-            let dims = std::iter::once(&nest.row).chain(nest.outer().iter().rev());
-            for (position, dim) in self.position.iter_mut().rev().zip(dims) {
+            self.start -= nest.row.from * nest.row.count.saturating_sub(1);
+            for (position, dim) in self.position.iter_mut().rev().zip(nest.outer().iter().rev()) {
                 *position += 1;
                 self.start += dim.from;
                 if *position < dim.count {
-                    (self.line, self.end) = (self.start, self.start + nest.run);
-                    return;
+                    return self.enter_row(nest);
                 }
                 self.start -= dim.from * dim.count;
                 *position = 0;
@@ -148,11 +158,55 @@ impl<'a> Ahead<'a> {
             self.end = 0;
             return;
         };
-        let nest = &self.nests[run.nest as usize];
         self.start = self.source.start(run).0;
-        (self.line, self.end) = (self.start, self.start + if nest.dense { nest.bytes } else { nest.run });
+        self.enter_row(&self.nests[run.nest as usize]);
         if let Some(far) = self.runs.get(self.run + TOUCHED) {
             self.kernels.fetch(self.from, self.source.start(far).0);
+        }
+    }
+    /// Starts with a row of a nest; a nest without gaps is one row of one run.
+    fn enter_row(&mut self, nest: &Steps) {
+        let (bytes, more) =
+            if nest.dense { (nest.bytes, 0) } else { (nest.run, nest.row.count.saturating_sub(1)) };
+        (self.line, self.end) = (self.start, self.start + bytes);
+        (self.in_row, self.stride) = (more, nest.row.from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::steps::{Step, index, walk};
+    use super::super::tests::geometry;
+    use super::*;
+    use crate::{Dtype, LayerPlan, PagingLayout, TensorKind};
+
+    /// Rows with gaps, blocks without, and runs of several blocks.
+    #[test]
+    fn lines_are_fetched_in_the_order_in_which_they_are_moved() {
+        for heads in [0..8, 3..4, 2..5] {
+            for layout in [PagingLayout::token_major(16, 8, 128), PagingLayout::head_major(16, 8, 128)] {
+                let geometry = geometry(Dtype::Bf16, 16, 8, 128, 8, layout);
+                let plan = LayerPlan::new(&geometry, &[5, 0, 7], 3..45, heads.clone()).unwrap();
+                let (runs, source) = (plan.runs(TensorKind::Key), Side::Device);
+                let nests: Vec<Steps> =
+                    plan.nests(TensorKind::Key).iter().map(|nest| Steps::new(nest, source)).collect();
+                let mut moved = Vec::new();
+                for run in runs {
+                    let (nest, (from, to)) = (&nests[run.nest as usize], source.start(run));
+                    let dims: Vec<Step> = nest.outer().iter().copied().chain([nest.row]).collect();
+                    walk(&dims, from, to, &mut |from, _| {
+                        moved.extend((from..from + nest.run).step_by(LINE));
+                    });
+                }
+                let memory = vec![0; index(geometry.regions[0])];
+                let mut ahead = Ahead::new(Kernels::portable(), false, &memory, source, runs, &nests);
+                let fetched = ahead.distance() / LINE;
+                for line in &moved[fetched - 1..] {
+                    assert_eq!(ahead.line - LINE, *line, "{layout:?}, heads {heads:?}");
+                    ahead.advance(LINE);
+                }
+                assert!(ahead.is_done());
+            }
         }
     }
 }

@@ -46,7 +46,14 @@ fn layouts(block: u32, heads: u32, dim: u32, bytes: u32) -> Vec<PagingLayout> {
     layouts
 }
 
-fn geometry(dtype: Dtype, block: u32, heads: u32, dim: u32, blocks: u32, paging: PagingLayout) -> Geometry {
+pub(super) fn geometry(
+    dtype: Dtype,
+    block: u32,
+    heads: u32,
+    dim: u32,
+    blocks: u32,
+    paging: PagingLayout,
+) -> Geometry {
     let bytes = u64::from(blocks) * paging.block_stride * u64::from(dtype.bytes());
     Geometry::new(AttentionParts {
         dtype,

@@ -20,7 +20,7 @@ use kv_pipeline::Delivery;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use crate::engine::{CHUNK, OBJECT_BYTES, OBJECT_PAYLOAD, SECTION_BYTES, SHAPES, geometry};
+use crate::engine::{CHUNK, HEADER_BYTES, OBJECT_BYTES, OBJECT_PAYLOAD, SECTION_BYTES, SHAPES, geometry};
 use crate::same_runs::{SameRuns, Stores};
 
 /// Piece of the hot checksum: it stays in a core's second-level cache.
@@ -154,7 +154,7 @@ impl Ceilings {
         })
     }
 
-    /// Writes every object's payload fresh, gathered along the runs of a shape, with its checksums taken.
+    /// Writes every object fresh, its payload gathered along the runs of a shape with its checksums taken.
     pub(crate) fn save_runs(&mut self, threads: usize, runs: &SameRuns, piece: usize) -> Result<Duration> {
         self.write_runs(threads, runs, piece)?;
         self.write_runs(threads, runs, piece)
@@ -173,13 +173,14 @@ impl Ceilings {
                 take_checksums(piece);
                 sink.write(start, piece)?;
             }
-            Ok(())
+            // A header as long as an object's: on huge pages its few bytes make the system clear one page more.
+            sink.write(OBJECT_PAYLOAD, &tile[..HEADER_BYTES])
         })?;
         self.remove("fresh")?;
         Ok(took)
     }
 
-    /// Reads every stored object and scatters its payload along the runs of a shape: each piece as soon as it is read and its checksums
+    /// Reads every stored object, a header first, and scatters its payload along the runs of a shape: each piece as soon as it is read and its checksums
     /// are taken, or nothing before those of the whole chunk are.
     pub(crate) fn load_runs(
         &mut self,
@@ -200,6 +201,7 @@ impl Ceilings {
             let objects: Vec<usize> = chunk.iter().map(|(object, _)| *object).collect();
             for ((object, source), tile) in chunk.into_iter().zip(tile.chunks_mut(OBJECT_BYTES)) {
                 let source = source.open()?;
+                source.read(OBJECT_PAYLOAD, &mut tile[..HEADER_BYTES])?;
                 for bytes in pieces() {
                     let start = bytes.start;
                     let piece = match delivery {

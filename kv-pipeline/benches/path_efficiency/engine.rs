@@ -1,13 +1,14 @@
 //! One rank of a Llama-3.1-70B-shaped engine over host memory, with its pipeline.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use kv_device::{Device, HostAllocation, HostDevice, HostDeviceOptions};
 use kv_format::{
-    AttentionParts, Checksum, Dtype, Geometry, InputDigest, KvGroup, ModelIdentity, Namespace, PagingLayout,
-    Replica, RopePairing, TensorBase, TensorKind,
+    AttentionParts, Checksum, Dtype, Geometry, InputDigest, KvGroup, ModelIdentity, Namespace, ObjectName,
+    PagingLayout, Replica, RopePairing, TensorBase, TensorKind,
 };
 use kv_pipeline::{Delivery, LoadRequest, Pipeline, Registered, SaveRequest};
 use kv_storage::KvStore;
@@ -32,8 +33,11 @@ pub(crate) const SECTIONS: usize = 2 * LAYERS as usize;
 /// Payload of one object: one KV head of one chunk, all layers, K and V.
 pub(crate) const OBJECT_PAYLOAD: usize = SECTIONS * SECTION_BYTES;
 
-/// The object: two pages of header, then the payload.
-pub(crate) const OBJECT_BYTES: usize = OBJECT_PAYLOAD + 8192;
+/// Two pages of header.
+pub(crate) const HEADER_BYTES: usize = 8192;
+
+/// The object: header and payload.
+pub(crate) const OBJECT_BYTES: usize = OBJECT_PAYLOAD + HEADER_BYTES;
 
 /// Longest time that one save or load may take.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -80,16 +84,19 @@ impl Shape {
     }
 }
 
-/// A rank with its memory, its pipeline and one sequence.
+/// A rank with its memory, its pipeline and a sequence of KV under two names: one that is stored before anything is measured, for
+/// loads, as the files are that plain loops read; and one that every save stores anew.
 pub(crate) struct Engine {
     registered: Registered,
     kv: Pipeline,
     store: Arc<dyn KvStore>,
     memory: Vec<HostAllocation>,
-    tokens: Vec<u32>,
+    stored: Vec<u32>,
+    fresh: Vec<u32>,
     blocks: Vec<u32>,
     payload: u64,
-    saved: bool,
+    /// Names of the objects that loads read.
+    keep: BTreeSet<ObjectName>,
 }
 
 impl Engine {
@@ -122,30 +129,31 @@ impl Engine {
         drop(entered);
         let registered = register(&kv, geometry, &memory)?;
         let payload = u64::from(objects) * OBJECT_PAYLOAD as u64;
-        let (store, tokens) = (Arc::clone(store), (0..tokens).collect());
-        Ok(Self { registered, kv, store, memory, tokens, blocks, payload, saved: false })
+        let (store, stored, fresh) =
+            (Arc::clone(store), (0..tokens).collect(), (tokens..2 * tokens).collect());
+        let keep = BTreeSet::new();
+        Ok(Self { registered, kv, store, memory, stored, fresh, blocks, payload, keep })
     }
 
     /// Saves everything into a store that has none of it; how long that took.
     pub(crate) fn save(&mut self, runtime: &Runtime) -> Result<Duration> {
         self.clear(runtime)?;
-        let (tokens, blocks) = (&self.tokens, &self.blocks);
-        let request = SaveRequest::new(tokens).blocks(blocks).timeout(PATIENCE);
+        self.save_as(runtime, &self.fresh)
+    }
+
+    fn save_as(&self, runtime: &Runtime, tokens: &[u32]) -> Result<Duration> {
+        let request = SaveRequest::new(tokens).blocks(&self.blocks).timeout(PATIENCE);
         let started = Instant::now();
         let saved = runtime.block_on(self.kv.producer().save(&self.registered, request)?.finish())?;
         let took = started.elapsed();
         ensure!(saved.bytes == self.payload, "{} of {} bytes were saved", saved.bytes, self.payload);
-        self.saved = true;
         Ok(took)
     }
 
-    /// Loads everything back into the same blocks and removes it from the store; how long the load took.
+    /// Loads everything that was stored at first back into the same blocks; how long that took.
     pub(crate) fn load(&mut self, runtime: &Runtime, delivery: Delivery) -> Result<Duration> {
-        if !self.saved {
-            self.save(runtime)?;
-        }
-        let (tokens, blocks) = (&self.tokens, &self.blocks);
-        let request = LoadRequest::new(tokens).blocks(blocks).delivery(delivery).timeout(PATIENCE);
+        let request =
+            LoadRequest::new(&self.stored).blocks(&self.blocks).delivery(delivery).timeout(PATIENCE);
         let started = Instant::now();
         let loaded = runtime.block_on(self.kv.consumer().load(&self.registered, request)?.finish())?;
         let took = started.elapsed();
@@ -156,15 +164,16 @@ impl Engine {
             self.payload,
             loaded.failures
         );
-        self.clear(runtime)?;
         Ok(took)
     }
 
-    /// Loads into blocks that were wiped, and compares with what was saved: what is measured is the real thing.
+    /// Stores what loads read, loads it into blocks that were wiped, and compares with what was saved: what is measured is the real
+    /// thing.
     pub(crate) fn prove(&mut self, runtime: &Runtime) -> Result<()> {
         let before = self.digest();
+        self.save_as(runtime, &self.stored)?;
+        self.keep = runtime.block_on(self.objects())?.into_iter().collect();
         for delivery in [Delivery::WholeChunk, Delivery::AsVerified] {
-            self.save(runtime)?;
             self.memory.iter().for_each(|memory| memory.with(|bytes| bytes.fill(0)));
             ensure!(self.digest() != before, "wiping the engine's memory changed nothing");
             self.load(runtime, delivery)?;
@@ -195,18 +204,20 @@ impl Engine {
         self.memory.iter().map(|memory| memory.with_shared(of)).collect()
     }
 
-    /// Removes every object of this engine.
+    /// Removes what saves have stored since.
     pub(crate) fn clear(&mut self, runtime: &Runtime) -> Result<()> {
-        if !std::mem::take(&mut self.saved) {
-            return Ok(());
-        }
         runtime.block_on(async {
-            for object in self.store.list(&self.kv.namespace().digest(), None, usize::MAX).await? {
-                self.store.delete(&object.name).await?;
+            for object in self.objects().await?.iter().filter(|object| !self.keep.contains(object)) {
+                self.store.delete(object).await?;
             }
             self.store.idle().await;
             Ok(())
         })
+    }
+
+    async fn objects(&self) -> Result<Vec<ObjectName>> {
+        let objects = self.store.list(&self.kv.namespace().digest(), None, usize::MAX).await?;
+        Ok(objects.into_iter().map(|object| object.name).collect())
     }
 }
 

@@ -256,9 +256,8 @@ impl LoadTask {
         }
         let parts = self.chunks.first().map_or(0, |chunk| self.staging_parts(chunk)).max(1);
         let cached = (BYTES_IN_FLIGHT / (parts * self.core.pool.part_bytes())).clamp(2, CHUNKS_IN_FLIGHT);
-        // Where that is as many as the store has threads, one more waits for them, so that none waits for a chunk.
-        let in_flight = cached + usize::from(cached == self.core.store.capabilities().concurrency);
-        (self.core.pool.parts() / parts).clamp(1, in_flight)
+        // One more waits, so that while one is written no thread of the store waits for a chunk.
+        (self.core.pool.parts() / parts).clamp(1, cached + 1)
     }
 
     /// Loads a chunk and delivers it in its turn; a chunk that fails ends those behind it.
