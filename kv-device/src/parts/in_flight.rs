@@ -104,7 +104,9 @@ mod tests {
             let in_flight = InFlight::new();
             let tickets = [in_flight.begin().unwrap(), in_flight.begin().unwrap()];
             std::thread::scope(|scope| {
-                tickets.map(|ticket| scope.spawn(move || drop(ticket)));
+                for ticket in tickets {
+                    scope.spawn(move || drop(ticket));
+                }
                 let closed =
                     runtime.block_on(async { timeout(Duration::from_secs(30), in_flight.close()).await });
                 closed.unwrap_or_else(|_| {
