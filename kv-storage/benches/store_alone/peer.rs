@@ -16,7 +16,8 @@ use crate::{Load, Took};
 pub(crate) struct Peer {
     runtime: Runtime,
     store: Arc<LocalFileSystem>,
-    payload: PutPayload,
+    /// As many as the store's callers have objects in staging: what is always written from the same bytes finds them in a cache.
+    payloads: Vec<PutPayload>,
     directory: PathBuf,
 }
 
@@ -27,7 +28,8 @@ impl Peer {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         // Without a prefix, which it would resolve: a mount that is nowhere has no other path.
         let store = Arc::new(LocalFileSystem::new());
-        Self { runtime, store, payload: PutPayload::from(vec![7; load.len]), directory }
+        let payloads = (0..load.lanes()).map(|_| PutPayload::from(vec![7; load.len])).collect();
+        Self { runtime, store, payloads, directory }
     }
 
     fn place(&self, object: usize) -> path::Path {
@@ -43,13 +45,15 @@ impl Peer {
                     let started = Instant::now();
                     let mut tasks = JoinSet::new();
                     for lane in 0..load.threads {
-                        let (store, payload) = (Arc::clone(&self.store), self.payload.clone());
+                        let store = Arc::clone(&self.store);
                         let objects = (lane..load.objects).step_by(load.threads);
-                        let places: Vec<path::Path> = objects.map(|object| self.place(object)).collect();
+                        let payload = |object: usize| self.payloads[object % self.payloads.len()].clone();
+                        let places: Vec<(path::Path, PutPayload)> =
+                            objects.map(|object| (self.place(object), payload(object))).collect();
                         tasks.spawn(async move {
-                            for place in places {
+                            for (place, payload) in places {
                                 if save {
-                                    store.put(&place, payload.clone()).await.unwrap();
+                                    store.put(&place, payload).await.unwrap();
                                 } else {
                                     let bytes = store.get(&place).await.unwrap().bytes().await.unwrap();
                                     assert_eq!(bytes.len(), load.len);

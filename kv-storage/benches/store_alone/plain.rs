@@ -93,7 +93,8 @@ impl Plain {
         took
     }
 
-    fn one(
+    /// Saves or loads one object.
+    pub(crate) fn one(
         self,
         ring: &mut Ring,
         (directory, object): (&OwnedFd, usize),
