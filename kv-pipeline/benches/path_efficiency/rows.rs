@@ -89,10 +89,16 @@ const LOOPS: [(Direction, bool, usize, bool); 14] = [
     (Direction::Load, true, 2 << 20, false),
 ];
 
-/// Every plain loop with 1 and, where there are two cores, 2 threads.
-pub(crate) fn ceilings<'a>(ceilings: &'a RefCell<Ceilings>, threads: usize, flushed: bool) -> Vec<Row<'a>> {
+/// Whether a loop is measured with fewer threads than there are: one of each kind, to see what a thread does alone. The ceiling is that of all
+/// threads, for which every piece is tried.
+fn shows_one_thread((_, copy, piece, reserve): (Direction, bool, usize, bool)) -> bool {
+    !reserve && (piece == 1 << 20 || !copy && piece == 2 << 20)
+}
+
+/// Every plain loop with as many threads as there are, and some with one.
+pub(crate) fn ceilings<'a>(ceilings: &'a RefCell<Ceilings>, most: usize, flushed: bool) -> Vec<Row<'a>> {
     let mut rows = Vec::new();
-    for threads in 1..=threads {
+    for threads in 1..=most {
         let mut add = |subject, name: String, work: Work<'a>| {
             rows.push(Row { subject, name, threads: Some(threads), work });
         };
@@ -104,7 +110,8 @@ pub(crate) fn ceilings<'a>(ceilings: &'a RefCell<Ceilings>, threads: usize, flus
         add(Subject::ChecksumHot, "CRC, hot 1 MiB".into(), hot);
         let cold = Box::new(move || ceilings.borrow_mut().checksum_cold(threads));
         add(Subject::ChecksumCold, "CRC, cold".into(), cold);
-        for (direction, copy, piece, reserve) in LOOPS {
+        let wanted = LOOPS.into_iter().filter(|how| threads == most || shows_one_thread(*how));
+        for (direction, copy, piece, reserve) in wanted {
             let how = Loop { threads, piece, copy, cold: false, reserve, flush: false };
             let (subject, what) = if copy {
                 (Subject::CopyAndStore(direction), "copy + store")
