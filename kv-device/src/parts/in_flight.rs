@@ -96,6 +96,7 @@ mod tests {
         drop(ticket);
         timeout(Duration::from_secs(30), closing).await.unwrap().unwrap();
     }
+
     /// Tickets tell nobody who does not wait: many times, since it takes one that ends while another thread begins to wait.
     #[test]
     fn a_close_that_begins_while_the_last_transfer_ends_returns() {

@@ -164,6 +164,7 @@ impl<'a> Ahead<'a> {
             self.kernels.fetch(self.from, self.source.start(far).0);
         }
     }
+
     /// Starts with a row of a nest; a nest without gaps is one row of one run.
     fn enter_row(&mut self, nest: &Steps) {
         let (bytes, more) =

@@ -194,10 +194,10 @@ impl std::ops::Add for Delivered {
     }
 }
 
-/// Chunks of one load that are on their way at a time: one is delivered while others are read and verified.
+/// Most chunks of one load that are read and verified at a time, beside the one that is delivered meanwhile.
 const CHUNKS_IN_FLIGHT: usize = 4;
 
-/// Bytes of one load that are on their way at a time, if that leaves two chunks: what was read is verified and delivered before it
+/// Bytes of one load that are read and verified at a time, if that leaves two chunks: what was read is verified and delivered before it
 /// has left a last-level cache of common size.
 const BYTES_IN_FLIGHT: usize = 32 << 20;
 
