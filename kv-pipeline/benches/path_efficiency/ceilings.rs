@@ -171,10 +171,11 @@ impl Ceilings {
                 let piece = &mut tile[..piece.min(OBJECT_PAYLOAD - start)];
                 runs.gather(object, start / SECTION_BYTES, piece);
                 take_checksums(piece);
-                sink.write(start, piece)?;
+                sink.write(HEADER_BYTES + start, piece)?;
             }
-            // A header as long as an object's: on huge pages its few bytes make the system clear one page more.
-            sink.write(OBJECT_PAYLOAD, &tile[..HEADER_BYTES])
+            // What an object has, where it has it: the payload is not aligned to a page of its file system, and on huge pages it
+            // takes a part of one more.
+            sink.write(0, &tile[..HEADER_BYTES])
         })?;
         self.remove("fresh")?;
         Ok(took)
@@ -201,14 +202,14 @@ impl Ceilings {
             let objects: Vec<usize> = chunk.iter().map(|(object, _)| *object).collect();
             for ((object, source), tile) in chunk.into_iter().zip(tile.chunks_mut(OBJECT_BYTES)) {
                 let source = source.open()?;
-                source.read(OBJECT_PAYLOAD, &mut tile[..HEADER_BYTES])?;
+                source.read(0, &mut tile[..HEADER_BYTES])?;
                 for bytes in pieces() {
                     let start = bytes.start;
                     let piece = match delivery {
                         Delivery::WholeChunk => &mut tile[bytes],
                         _ => &mut tile[..bytes.len()],
                     };
-                    source.read(start, piece)?;
+                    source.read(HEADER_BYTES + start, piece)?;
                     take_checksums(piece);
                     if delivery != Delivery::WholeChunk {
                         runs.scatter(object, start / SECTION_BYTES, piece, stores);
