@@ -181,8 +181,8 @@ impl Ceilings {
         Ok(took)
     }
 
-    /// Reads every stored object, a header first, and scatters its payload along the runs of a shape: each piece as soon as it is read and its checksums
-    /// are taken, or nothing before those of the whole chunk are.
+    /// Reads every stored object, a header first, and scatters its payload along the runs of a shape: each piece as soon as it is read
+    /// and its checksums are taken, or nothing before those of the whole chunk are.
     pub(crate) fn load_runs(
         &mut self,
         threads: usize,

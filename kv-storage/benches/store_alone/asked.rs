@@ -13,7 +13,6 @@ use tokio::runtime::Runtime;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::plain::{Plain, taken};
-use crate::ring::Ring;
 use crate::{Load, Took};
 
 /// The executor of the callers, with its blocking threads.
@@ -51,13 +50,7 @@ impl Asked {
                             for object in (lane..load.objects).step_by(step) {
                                 let opened = Arc::clone(&opened);
                                 let work = move || {
-                                    way.one(
-                                        &mut Ring::new(),
-                                        (&opened, object),
-                                        &mut buffers,
-                                        load.len,
-                                        save,
-                                    );
+                                    way.one(None, (&opened, object), &mut buffers, load.len, save);
                                     buffers
                                 };
                                 buffers = spawn_blocking(work).await.unwrap();

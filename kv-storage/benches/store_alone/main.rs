@@ -13,16 +13,15 @@
 //!
 //! The plain loop does less than a store must. Its file has its name before it has its bytes: so it runs a second time with a temporary name
 //! and a link, and `x published` is the ratio to that. And it blocks whoever asks it: so it runs a third time, publishing, on tokio's blocking
-//! threads, one call of `spawn_blocking` for an object, and `x asked` is the ratio to that: what no store whose calls never block an
-//! executor's thread can pass. `x` stays the ratio to the loop that promises nothing.
+//! threads, one call of `spawn_blocking` for an object, and `x asked` is the ratio to that: it tells what not blocking an executor costs from
+//! what the store costs. `x` stays the ratio to the loop that promises nothing.
 //!
-//! Measured on two cores of a shared Sapphire Rapids guest (2026-12-01; medians of runs that differ by 0.05 and more; ADR 34): the store reaches 0.94 to
-//! 1.06 of the plain loop on a tmpfs and a disk (4 MiB on a tmpfs with one thread once 0.90), 0.97 to 1.00 with 80 MiB and 0.91 to 1.00 of loads on a huge tmpfs. There, where 4 MiB take half a
-//! millisecond, saves of 4 MiB have 0.89 to 0.96 (one thread) and 0.80 to 0.87 (two), of 10 MiB 0.84 to 0.97 and 0.86 to 0.95. That is what being
-//! asked costs: the loop that is asked by tasks has 0.90 to 0.92 and 0.85 to 0.88 there, and 0.91 to 0.94 and 0.90 to 0.96, and the
-//! store reaches 0.92 to 1.03 of it with saves and 0.98 to 1.14 with loads. The bytes take the same time (pwrite of 2 MiB: 284 us in the
-//! store, 287 in the loop); what lies beside them is system calls and code that come out of a cold cache after each copy. One call for a whole
-//! object instead of three (tried) gives 2 to 4 % of a save of 4 MiB and nothing of 10. On two cores the callers' thread also takes its turns from the two.
+//! Measured on two cores of a shared Sapphire Rapids guest (2026-12-01; medians of runs that differ by 0.05 and more; ADR 34): the store reaches
+//! 0.94 to 1.06 of the plain loop on a tmpfs and a disk (4 MiB once 0.90), and 0.93 to 1.05 of loads on a huge tmpfs. There, where 4 MiB take
+//! half a millisecond, saves of 4 MiB have 0.89 to 0.93 (one thread) and 0.78 to 0.88 (two), of 10 MiB 0.90 to 0.93 and 0.79 to 0.93. The loop
+//! that is asked has 0.93 to 1.02 there, so that it is not the hand-overs: the store reaches 0.85 to 0.94 of it. The bytes take the same time
+//! (pwrite of 2 MiB: 284 us in the store, 287 in the loop); what lies beside them is system calls and code that come out of a cold cache
+//! after each copy. One call for a whole object instead of three (tried) gives 2 to 4 % of a save of 4 MiB and nothing of 10.
 //!
 //! The peer writes as many different bytes as the store: from the same 10 MiB again and again it was a tenth faster than any plain loop with cold ones.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark stops at the first error")]

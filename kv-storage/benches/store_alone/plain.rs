@@ -77,7 +77,7 @@ impl Plain {
                             let objects = (thread..load.objects).step_by(load.threads);
                             for (turn, object) in objects.enumerate() {
                                 let lane = turn % lanes.len();
-                                self.one(&mut ring, (opened, object), &mut lanes[lane], load.len, save);
+                                self.one(Some(&mut ring), (opened, object), &mut lanes[lane], load.len, save);
                             }
                             (started, Instant::now())
                         })
@@ -93,10 +93,10 @@ impl Plain {
         took
     }
 
-    /// Saves or loads one object.
+    /// Saves or loads one object; what goes through a ring needs one.
     pub(crate) fn one(
         self,
-        ring: &mut Ring,
+        ring: Option<&mut Ring>,
         (directory, object): (&OwnedFd, usize),
         buffers: &mut [HostBuf],
         len: usize,
@@ -115,7 +115,7 @@ impl Plain {
             fallocate(&file, FallocateFlags::empty(), 0, len as u64).unwrap();
         }
         match self.steps {
-            Steps::Ring { call, depth } => ring.run(&file, buffers, len, (call, depth), save),
+            Steps::Ring { call, depth } => ring.unwrap().run(&file, buffers, len, (call, depth), save),
             Steps::Calls { call } => {
                 for (part, buffer) in buffers.iter_mut().enumerate() {
                     for (step, bytes) in buffer.chunks_mut(call).enumerate() {
